@@ -1,0 +1,420 @@
+//! What agent and host say to each other, and the decoder for it.
+//!
+//! A frame is `u32` length (little endian, of what follows), `u8` kind, payload. The decoder does no I/O: bytes go in,
+//! frames come out, so that it works over a pipe, a socket or an engine's attach stream. A stream that ends without
+//! [`Frame::End`], or whose counts differ from it, is infrastructure (exit code 69), never a verdict.
+//!
+//! Compiled into the agent as well: no serde, nothing but std.
+
+/// Version of the protocol; the host refuses an agent that speaks another one.
+pub const PROTOCOL: u16 = 1;
+
+/// The largest frame, in bytes. A larger length is a protocol error, whatever the stream says next.
+pub const MAX_FRAME: usize = 1 << 20;
+
+/// Why a stream of frames can't be read on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A length of zero or above [`MAX_FRAME`].
+    #[error("frame of {0} bytes: not between 1 and {MAX_FRAME}")]
+    Length(usize),
+    /// A kind that this protocol version does not have.
+    #[error("unknown frame kind {0}")]
+    Kind(u8),
+    /// The payload is shorter or longer than its kind wants, or its text is not UTF-8.
+    #[error("malformed payload of frame kind {0}")]
+    Payload(u8),
+    /// The stream ended inside a frame.
+    #[error("stream ended inside a frame ({0} bytes left over)")]
+    Cut(usize),
+}
+
+/// A value with a byte form.
+trait Wire: Sized {
+    fn put(&self, out: &mut Vec<u8>);
+    fn take(input: &mut &[u8]) -> Option<Self>;
+}
+
+fn split<'a>(input: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
+    let (head, tail) = input.split_at_checked(n)?;
+    *input = tail;
+    Some(head)
+}
+
+macro_rules! wire_int {
+    ($($t:ty),*) => { $( impl Wire for $t {
+        fn put(&self, out: &mut Vec<u8>) { out.extend_from_slice(&self.to_le_bytes()); }
+        fn take(input: &mut &[u8]) -> Option<Self> {
+            Some(<$t>::from_le_bytes(split(input, size_of::<$t>())?.try_into().ok()?))
+        }
+    } )* };
+}
+wire_int!(u8, u16, u32, u64, i32);
+
+impl Wire for bool {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(*self));
+    }
+    fn take(input: &mut &[u8]) -> Option<Self> {
+        match u8::take(input)? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+}
+
+impl Wire for String {
+    fn put(&self, out: &mut Vec<u8>) {
+        (self.len() as u32).put(out);
+        out.extend_from_slice(self.as_bytes());
+    }
+    fn take(input: &mut &[u8]) -> Option<Self> {
+        let n = u32::take(input)? as usize;
+        String::from_utf8(split(input, n)?.to_vec()).ok()
+    }
+}
+
+/// Bytes that need not be text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Wire for Bytes {
+    fn put(&self, out: &mut Vec<u8>) {
+        (self.0.len() as u32).put(out);
+        out.extend_from_slice(&self.0);
+    }
+    fn take(input: &mut &[u8]) -> Option<Self> {
+        let n = u32::take(input)? as usize;
+        Some(Bytes(split(input, n)?.to_vec()))
+    }
+}
+
+impl<T: Wire> Wire for Vec<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        (self.len() as u32).put(out);
+        for item in self {
+            item.put(out);
+        }
+    }
+    fn take(input: &mut &[u8]) -> Option<Self> {
+        let n = u32::take(input)?;
+        // Not `with_capacity(n)`: n is the sender's word. Each item takes at least one byte of what is there.
+        (0..n).map(|_| T::take(input)).collect()
+    }
+}
+
+impl<A: Wire, B: Wire> Wire for (A, B) {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+        self.1.put(out);
+    }
+    fn take(input: &mut &[u8]) -> Option<Self> {
+        Some((A::take(input)?, B::take(input)?))
+    }
+}
+
+macro_rules! record {
+    ($(#[$m:meta])* pub struct $name:ident { $( $(#[$fm:meta])* pub $field:ident : $t:ty, )* }) => {
+        $(#[$m])*
+        #[derive(Debug, Clone, PartialEq, Eq, Default)]
+        pub struct $name { $( $(#[$fm])* pub $field: $t, )* }
+        impl Wire for $name {
+            fn put(&self, out: &mut Vec<u8>) { $( self.$field.put(out); )* }
+            fn take(input: &mut &[u8]) -> Option<Self> { Some($name { $( $field: Wire::take(input)?, )* }) }
+        }
+    };
+}
+
+macro_rules! frames {
+    ($(#[$m:meta])* pub enum $name:ident { $( $(#[$vm:meta])* $kind:literal = $variant:ident { $( $(#[$fm:meta])* $field:ident : $t:ty ),* $(,)? } )* }) => {
+        $(#[$m])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum $name { $( $(#[$vm])* $variant { $( $(#[$fm])* $field: $t, )* }, )* }
+        impl Payload for $name {
+            fn encode_into(&self, out: &mut Vec<u8>) {
+                match self { $( $name::$variant { $( $field, )* } => { out.push($kind); $( $field.put(out); )* } )* }
+            }
+            fn decode(kind: u8, mut input: &[u8]) -> Result<Self, FrameError> {
+                let input = &mut input;
+                let frame = match kind {
+                    $( $kind => (|| Some($name::$variant { $( $field: <$t as Wire>::take(input)?, )* }))(), )*
+                    _ => return Err(FrameError::Kind(kind)),
+                };
+                frame.filter(|_| input.is_empty()).ok_or(FrameError::Payload(kind))
+            }
+        }
+    };
+}
+
+/// Something that travels as the payload of one frame.
+pub trait Payload: Sized {
+    /// Appends kind and payload, without the length.
+    fn encode_into(&self, out: &mut Vec<u8>);
+    /// Reads one payload back.
+    ///
+    /// # Errors
+    /// [`FrameError::Kind`] or [`FrameError::Payload`].
+    fn decode(kind: u8, input: &[u8]) -> Result<Self, FrameError>;
+
+    /// The whole frame, length first.
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![0; 4];
+        self.encode_into(&mut out);
+        let n = (out.len() - 4) as u32;
+        out[..4].copy_from_slice(&n.to_le_bytes());
+        out
+    }
+}
+
+record! {
+    /// What the agent is to do: one command, its world, and what to bring back. The first frame it gets.
+    pub struct Manifest {
+        /// The command; the first word is looked up in `PATH` of `env`.
+        pub argv: Vec<String>,
+        /// The whole environment of the command; nothing is inherited.
+        pub env: Vec<(String, String)>,
+        /// Working directory, absolute inside the cell.
+        pub cwd: String,
+        /// Milliseconds until SIGTERM; 0 means no timeout.
+        pub timeout_ms: u64,
+        /// Milliseconds between SIGTERM and SIGKILL.
+        pub grace_ms: u64,
+        /// Bytes of output that are passed on; what comes after is counted and dropped. 0 means no limit.
+        pub output_bytes: u64,
+        /// Address-space-independent memory limit in bytes, where only rlimits are to be had; 0 means none.
+        pub memory_bytes: u64,
+        /// Processes and threads, `RLIMIT_NPROC` where no cgroup is to be had; 0 means none.
+        pub pids: u64,
+        /// Bytes one file may have, `RLIMIT_FSIZE`; 0 means none.
+        pub file_bytes: u64,
+        /// Glob patterns relative to `/ft/work` of what comes back if it is new or changed, beside `artifacts/` and
+        /// everything in `/ft/out`.
+        pub collect: Vec<String>,
+        /// How many entries the artifact tar may have.
+        pub artifact_entries: u64,
+        /// How many bytes the artifact tar may have.
+        pub artifact_bytes: u64,
+        /// Milliseconds that collecting artifacts may take.
+        pub artifact_ms: u64,
+        /// Standard input, output and error are the caller's own terminal (`ft shell`); only in namespaces cells.
+        pub passthrough: bool,
+    }
+}
+
+record! {
+    /// One wall as it was seen from inside the cell.
+    pub struct Observed {
+        /// `network`, `mounts`, `pid`, `capabilities`, `no_new_privs`, `memory`, ...
+        pub wall: String,
+        /// How it is enforced, `network namespace`; empty where it is not.
+        pub mechanism: String,
+        /// What was read or tried to know it.
+        pub detail: String,
+        /// Whether the wall holds.
+        pub enforced: bool,
+    }
+}
+
+record! {
+    /// How the command ended and what it used.
+    pub struct Ended {
+        /// Its exit status, where it exited.
+        pub code: i32,
+        /// The signal that ended it; 0 where it exited by itself.
+        pub signal: i32,
+        /// Milliseconds from start to end, pauses taken out.
+        pub wall_ms: u64,
+        /// Milliseconds of CPU in user mode, all processes of the cell.
+        pub user_ms: u64,
+        /// Milliseconds of CPU in kernel mode, all processes of the cell.
+        pub system_ms: u64,
+        /// Largest resident set of one process, bytes.
+        pub peak_bytes: u64,
+        /// The timeout ran out.
+        pub timed_out: bool,
+        /// SIGKILL was needed after the grace period.
+        pub killed: bool,
+        /// The host asked for the end ([`ToAgent::Cancel`] or [`ToAgent::Kill`]).
+        pub cancelled: bool,
+        /// The kernel ended it, or a limit refused it memory.
+        pub out_of_memory: bool,
+        /// Bytes of output seen, passed on or not.
+        pub output_total: u64,
+        /// Bytes of output dropped over the budget.
+        pub output_dropped: u64,
+        /// Processes that were still there when the command had ended: `pid command`, at most 64.
+        pub survivors: Vec<String>,
+    }
+}
+
+frames! {
+    /// From the agent to the host.
+    pub enum Frame {
+        /// The agent is PID 1 and waits for its manifest.
+        1 = Hello { protocol: u16, version: String }
+        /// The walls as seen from inside; the command starts next.
+        2 = Ready { observed: Vec<Observed> }
+        /// The command runs.
+        3 = Started { pid: u32 }
+        /// Something the command wrote; `stream` is 1 for output, 2 for error output.
+        4 = Output { stream: u8, bytes: Bytes }
+        /// The timeout ran out and SIGTERM was sent.
+        5 = Terminating { after_ms: u64 }
+        /// The grace period ran out and SIGKILL was sent to everything.
+        6 = Killing {}
+        /// All processes and their timers stand still, or go on.
+        7 = Paused { paused: bool }
+        /// The command is over.
+        8 = Exited { ended: Ended }
+        /// A piece of the artifact tar.
+        9 = Tar { bytes: Bytes }
+        /// A file that matched and does not come back, and why.
+        10 = Refused { path: String, why: String }
+        /// The agent could not do its work; nothing is known about the command.
+        11 = Broken { stage: String, message: String }
+        /// Answer to a ping.
+        12 = Pong { token: u64 }
+        /// A refused network call: who tried what. The witness says it.
+        13 = Violation { pid: u32, process: String, call: String, address: String, port: u32 }
+        /// Everything was said: how many frames came before, and the sha256 of all bytes of them, in hex.
+        14 = End { frames: u64, sha256: String }
+    }
+}
+
+frames! {
+    /// From the host to the agent.
+    pub enum ToAgent {
+        /// What to do.
+        1 = Manifest { manifest: Manifest }
+        /// Stop all processes and timers (Ctrl-Z).
+        2 = Pause {}
+        /// Go on.
+        3 = Resume {}
+        /// SIGTERM, grace, SIGKILL, then collect.
+        4 = Cancel {}
+        /// SIGKILL at once, then collect.
+        5 = Kill {}
+        /// Are you there?
+        6 = Ping { token: u64 }
+        /// [`Frame::End`] was received whole.
+        7 = Ack {}
+        /// The agent may leave.
+        8 = Bye {}
+    }
+}
+
+/// Bytes in, frames out. One per direction of a stream.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Decoder {
+    /// Adds what was read.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 && self.start >= self.buffer.len() / 2 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame with the bytes it was made of, or `None` until more is pushed.
+    ///
+    /// # Errors
+    /// Any [`FrameError`]; the stream can't be read on after one.
+    #[expect(clippy::should_implement_trait, reason = "fallible, and not an iterator: None means wait")]
+    pub fn next<P: Payload>(&mut self) -> Result<Option<(P, &[u8])>, FrameError> {
+        let rest = &self.buffer[self.start..];
+        let Some(head) = rest.first_chunk::<4>() else { return Ok(None) };
+        let n = u32::from_le_bytes(*head) as usize;
+        if n == 0 || n > MAX_FRAME {
+            return Err(FrameError::Length(n));
+        }
+        if rest.len() < 4 + n {
+            return Ok(None);
+        }
+        let from = self.start;
+        self.start += 4 + n;
+        let raw = &self.buffer[from..self.start];
+        Ok(Some((P::decode(raw[4], &raw[5..])?, raw)))
+    }
+
+    /// The stream ended.
+    ///
+    /// # Errors
+    /// [`FrameError::Cut`] where bytes of an unfinished frame are left.
+    pub fn finish(&self) -> Result<(), FrameError> {
+        match self.buffer.len() - self.start {
+            0 => Ok(()),
+            left => Err(FrameError::Cut(left)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frames() -> Vec<Frame> {
+        vec![
+            Frame::Hello { protocol: PROTOCOL, version: "0.1.0".into() },
+            Frame::Ready { observed: vec![Observed { wall: "network".into(), enforced: true, ..Observed::default() }] },
+            Frame::Started { pid: 2 },
+            Frame::Output { stream: 1, bytes: Bytes(vec![0, 159, 255]) },
+            Frame::Exited { ended: Ended { code: 3, survivors: vec!["7 sleep".into()], ..Ended::default() } },
+            Frame::End { frames: 5, sha256: "00".into() },
+        ]
+    }
+
+    #[test]
+    fn frames_come_out_as_they_went_in_however_the_stream_is_cut() {
+        let sent = frames();
+        let bytes: Vec<u8> = sent.iter().flat_map(Payload::encode).collect();
+        for size in [1, 2, 3, 7, bytes.len()] {
+            let mut decoder = Decoder::default();
+            let mut seen = Vec::new();
+            for chunk in bytes.chunks(size) {
+                decoder.push(chunk);
+                while let Some((frame, _)) = decoder.next::<Frame>().unwrap() {
+                    seen.push(frame);
+                }
+            }
+            assert_eq!(seen, sent);
+            decoder.finish().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_stream_cut_inside_a_frame_is_an_error() {
+        let mut decoder = Decoder::default();
+        decoder.push(&Frame::Started { pid: 1 }.encode()[..5]);
+        assert!(decoder.next::<Frame>().unwrap().is_none());
+        assert_eq!(decoder.finish(), Err(FrameError::Cut(5)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_frames_or_an_error_and_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let mut decoder = Decoder::default();
+            decoder.push(&bytes);
+            while let Ok(Some(_)) = decoder.next::<Frame>() {}
+            let mut decoder = Decoder::default();
+            decoder.push(&bytes);
+            while let Ok(Some(_)) = decoder.next::<ToAgent>() {}
+        }
+
+        #[test]
+        fn a_manifest_survives_the_wire(argv in proptest::collection::vec(".*", 0..5), timeout_ms: u64, passthrough: bool) {
+            let manifest = Manifest { argv, timeout_ms, passthrough, ..Manifest::default() };
+            let sent = ToAgent::Manifest { manifest };
+            let mut decoder = Decoder::default();
+            decoder.push(&sent.encode());
+            let (seen, _) = decoder.next::<ToAgent>().unwrap().unwrap();
+            prop_assert_eq!(seen, sent);
+        }
+    }
+}
