@@ -7,8 +7,16 @@ pub mod frame;
 #[cfg(feature = "host")]
 pub mod cell;
 #[cfg(feature = "host")]
+pub mod event;
+#[cfg(feature = "host")]
 pub mod finding;
 #[cfg(feature = "host")]
 pub mod lock;
+#[cfg(feature = "host")]
+pub mod outcome;
+#[cfg(feature = "host")]
+pub mod plan;
+#[cfg(feature = "host")]
+pub mod results;
 #[cfg(feature = "host")]
 pub mod step;
