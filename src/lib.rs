@@ -11,6 +11,8 @@ pub mod event;
 #[cfg(feature = "host")]
 pub mod finding;
 #[cfg(feature = "host")]
+pub mod lib_py;
+#[cfg(feature = "host")]
 pub mod lock;
 #[cfg(feature = "host")]
 pub mod outcome;
