@@ -7,8 +7,16 @@ pub mod frame;
 #[cfg(feature = "host")]
 pub mod cell;
 #[cfg(feature = "host")]
+pub mod facts;
+#[cfg(feature = "host")]
 pub mod finding;
 #[cfg(feature = "host")]
+pub mod git;
+#[cfg(feature = "host")]
 pub mod lock;
+#[cfg(feature = "host")]
+pub mod repo;
+#[cfg(feature = "host")]
+pub mod snapshot;
 #[cfg(feature = "host")]
 pub mod step;
