@@ -19,4 +19,6 @@ pub mod plan;
 #[cfg(feature = "host")]
 pub mod results;
 #[cfg(feature = "host")]
+pub mod run;
+#[cfg(feature = "host")]
 pub mod step;
