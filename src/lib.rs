@@ -7,6 +7,8 @@ pub mod frame;
 #[cfg(feature = "host")]
 pub mod cell;
 #[cfg(feature = "host")]
+pub mod event;
+#[cfg(feature = "host")]
 pub mod facts;
 #[cfg(feature = "host")]
 pub mod finding;
@@ -15,7 +17,15 @@ pub mod git;
 #[cfg(feature = "host")]
 pub mod lock;
 #[cfg(feature = "host")]
+pub mod outcome;
+#[cfg(feature = "host")]
+pub mod plan;
+#[cfg(feature = "host")]
+pub mod results;
+#[cfg(feature = "host")]
 pub mod repo;
+#[cfg(feature = "host")]
+pub mod run;
 #[cfg(feature = "host")]
 pub mod snapshot;
 #[cfg(feature = "host")]
