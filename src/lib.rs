@@ -21,6 +21,8 @@ pub mod outcome;
 #[cfg(feature = "host")]
 pub mod plan;
 #[cfg(feature = "host")]
+pub mod report;
+#[cfg(feature = "host")]
 pub mod results;
 #[cfg(feature = "host")]
 pub mod repo;
