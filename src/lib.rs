@@ -9,7 +9,11 @@ pub mod cell;
 #[cfg(feature = "host")]
 pub mod event;
 #[cfg(feature = "host")]
+pub mod facts;
+#[cfg(feature = "host")]
 pub mod finding;
+#[cfg(feature = "host")]
+pub mod git;
 #[cfg(feature = "host")]
 pub mod lib_py;
 #[cfg(feature = "host")]
@@ -22,5 +26,11 @@ pub mod plan;
 pub mod report;
 #[cfg(feature = "host")]
 pub mod results;
+#[cfg(feature = "host")]
+pub mod repo;
+#[cfg(feature = "host")]
+pub mod run;
+#[cfg(feature = "host")]
+pub mod snapshot;
 #[cfg(feature = "host")]
 pub mod step;
