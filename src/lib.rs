@@ -7,6 +7,8 @@ pub mod frame;
 #[cfg(feature = "host")]
 pub mod cell;
 #[cfg(feature = "host")]
+pub mod environment;
+#[cfg(feature = "host")]
 pub mod finding;
 #[cfg(feature = "host")]
 pub mod lock;
