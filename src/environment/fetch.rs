@@ -472,7 +472,16 @@ async fn run_logged(
         }
         // A backtracking pip can say a lot; what counts is at the end.
         if output.len() > 8 << 20 {
-            let end = output.lines().map(|line| line.len() + 1).scan(0, |at, n| (*at < 4 << 20).then(|| { *at += n; *at })).last();
+            let end = output
+                .lines()
+                .map(|line| line.len() + 1)
+                .scan(0, |at, n| {
+                    (*at < 4 << 20).then(|| {
+                        *at += n;
+                        *at
+                    })
+                })
+                .last();
             output.drain(..end.unwrap_or(0));
         }
         output.push_str(line.trim_end());

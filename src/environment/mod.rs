@@ -16,7 +16,7 @@
 //! seal          every file with its sha256; deviations from it
 //! store         .firsttry/env: build, find, verify, collect
 //! project       the jobs around the project under test: layer, build, import
-//! lib_py        our Python files, seen at /ft/lib
+//! lib_dir       our Python files on disk, seen at /ft/lib
 //! ```
 //!
 //! It does not decide what the closure is (that is [`crate::lock`]), starts no cell (it describes [`Job`]s and the
@@ -27,7 +27,7 @@ pub mod fetch;
 pub mod interpreter;
 pub mod key;
 pub mod layout;
-pub mod lib_py;
+pub mod lib_dir;
 pub mod locks;
 pub mod project;
 pub mod seal;

@@ -78,7 +78,7 @@ fn job(
         name: name.to_owned(),
         walls: Walls {
             work,
-            mounts: vec![mount(world.env, "/ft/env"), mount(world.lib, super::lib_py::SEEN_AT)],
+            mounts: vec![mount(world.env, "/ft/env"), mount(world.lib, super::lib_dir::SEEN_AT)],
             interpreter: Some(world.interpreter.facts.prefix.clone()),
             network: Network::Loopback,
             limits: Limits::default(),

@@ -12,7 +12,7 @@ use super::key::EnvKey;
 use super::locks::{self, Held};
 use super::seal::{self, Deviation, Kind, Seal, quick};
 use super::wheel::{self, WheelError};
-use super::{Job, JobLost, PathError, Pinned, Progress, Report, RunJob, dists, layout, lib_py, project};
+use super::{Job, JobLost, PathError, Pinned, Progress, Report, RunJob, dists, layout, lib_dir, project};
 use crate::cell::{Mount, Walls, Work};
 use crate::code::ParityCode;
 use crate::frame::Manifest;
@@ -442,7 +442,7 @@ impl Store {
             })
         })
         .await?;
-        let lib = lib_py::ready(&self.root.join("lib"), &[])?;
+        let lib = lib_dir::ready(&self.root.join("lib"))?;
         let job = compile_job(interpreter, &items, &lib, out.clone(), scratch);
         let name = job.name.clone();
         let end = run.run(job).await?;
@@ -505,7 +505,7 @@ impl Store {
                 }
                 Err(Assemble::Failed(error)) => return Err(error),
             }
-            let lib = lib_py::ready(&self.root.join("lib"), &[])?;
+            let lib = lib_dir::ready(&self.root.join("lib"))?;
             let world =
                 project::World { interpreter: &spec.interpreter, env: &env, lib: &lib, source_date_epoch: None };
             let job = project::sdist_job(&world, &self.wheels.file(chosen), out.clone(), scratch);
@@ -759,7 +759,7 @@ fn compile_job(interpreter: &Interpreter, items: &Path, lib: &Path, out: PathBuf
         name: "compiling".to_owned(),
         walls: Walls {
             work: Work::Empty,
-            mounts: vec![mount(items, "/ft/build"), mount(lib, lib_py::SEEN_AT)],
+            mounts: vec![mount(items, "/ft/build"), mount(lib, lib_dir::SEEN_AT)],
             interpreter: Some(interpreter.facts.prefix.clone()),
             network: Network::Loopback,
             limits: Limits::default(),

@@ -36,7 +36,7 @@ const STAMP_BYTES: usize = 8 + 8 + 4 + 8 + 8;
 
 impl Stamp {
     fn of(stat: &rustix::fs::Stat) -> Stamp {
-        let time = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        let time = |seconds: i64, nanos: u64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
         let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
         Stamp {
             // The size of a directory says nothing that its times do not, and differs between file systems.
