@@ -11,6 +11,7 @@ pub mod linux;
 #[cfg(feature = "host")]
 pub mod cell;
 #[cfg(feature = "host")]
+pub mod environment;
 pub mod event;
 #[cfg(feature = "host")]
 pub mod facts;
@@ -27,11 +28,11 @@ pub mod outcome;
 #[cfg(feature = "host")]
 pub mod plan;
 #[cfg(feature = "host")]
+pub mod repo;
+#[cfg(feature = "host")]
 pub mod report;
 #[cfg(feature = "host")]
 pub mod results;
-#[cfg(feature = "host")]
-pub mod repo;
 #[cfg(feature = "host")]
 pub mod run;
 #[cfg(feature = "host")]

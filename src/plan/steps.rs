@@ -35,7 +35,9 @@ pub(super) fn steps(lock: &Lock, facts: &Facts, request: &Request) -> Vec<Step> 
             if lock.build && !lock.import_names.is_empty() && wanted("import") {
                 steps.push(import(lock, request));
             }
-            steps.extend(lock.tools.iter().filter(|(name, _)| wanted(name)).map(|(name, tool)| check(lock, request, name, tool)));
+            steps.extend(
+                lock.tools.iter().filter(|(name, _)| wanted(name)).map(|(name, tool)| check(lock, request, name, tool)),
+            );
             steps.extend(coverage(lock, facts, request, &steps));
             steps
         }
