@@ -5,6 +5,8 @@ pub mod code;
 pub mod frame;
 
 #[cfg(feature = "host")]
+pub mod artifacts;
+#[cfg(feature = "host")]
 pub mod cell;
 #[cfg(feature = "host")]
 pub mod event;
