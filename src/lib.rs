@@ -73,3 +73,5 @@ pub mod run;
 pub mod snapshot;
 #[cfg(feature = "host")]
 pub mod step;
+#[cfg(feature = "host")]
+pub mod ui;
