@@ -19,11 +19,15 @@ pub mod git;
 #[cfg(feature = "host")]
 pub mod hooks;
 #[cfg(feature = "host")]
+pub mod lib_py;
+#[cfg(feature = "host")]
 pub mod lock;
 #[cfg(feature = "host")]
 pub mod outcome;
 #[cfg(feature = "host")]
 pub mod plan;
+#[cfg(feature = "host")]
+pub mod report;
 #[cfg(feature = "host")]
 pub mod repo;
 #[cfg(feature = "host")]

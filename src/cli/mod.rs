@@ -142,6 +142,9 @@ pub struct Check {
     /// Which tree: worktree, index, or a revision
     #[arg(long, value_name = "TREE", default_value = "worktree")]
     pub snapshot: String,
+    /// For the lock's container image
+    #[arg(long)]
+    pub container: bool,
 }
 
 /// Arguments of `ft run` and `ft ci`.

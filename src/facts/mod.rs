@@ -2,4 +2,6 @@
 //!
 //! Findings are made from facts by the plan; nothing here decides what a fact means.
 
+pub mod collection;
+pub mod files;
 pub mod git;

@@ -124,7 +124,7 @@ fn tests(plan: &Plan, step: &Step, result: &StepOutcome, end: &StepEnd) -> Vec<F
         findings.push(Finding::new(
             ParityCode::FLAKY_TESTS,
             &step.id,
-            format!("{} passed only when run again: {}", flaky.len(), flaky[..flaky.len().min(5)].join(", ")),
+            format!("{} succeeded only when run again: {}", flaky.len(), flaky[..flaky.len().min(5)].join(", ")),
         ));
     }
     findings

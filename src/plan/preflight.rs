@@ -1,8 +1,9 @@
 //! The self-check: lock against facts. A function of values; what it finds is what a run would be judged by.
 
-use super::inputs::{ClosureFacts, Command, Facts, Request, TreeSource};
+use super::inputs::{ClosureFacts, Command, Facts, Request};
 use crate::code::ParityCode;
 use crate::finding::Finding;
+use crate::repo::Source;
 use crate::lock::{CellKind, Lock, PythonMatch};
 use crate::step::Network;
 use std::str::FromStr;
@@ -287,7 +288,7 @@ fn scope(lock: &Lock, request: &Request) -> Vec<Finding> {
 
 fn tree(facts: &Facts, request: &Request) -> Option<Finding> {
     // Index and commits hold tracked files only: they are what CI sees.
-    let worktree = request.source == TreeSource::Worktree;
+    let worktree = request.source == Source::Worktree;
     if !worktree || facts.untracked.is_empty() || matches!(request.command, Command::Exec { .. }) {
         return None;
     }
