@@ -57,9 +57,8 @@ pub(super) fn perform(context: &Context, repo: &Repo, request: Request, deep: bo
         deep,
         publish: false,
         timeout_sec: None,
-        face: Face::new(context.style.clone()),
     };
-    let done = pipeline::execute(context, repo, job)?;
+    let done = pipeline::execute(context, repo, job, Face::new(context.style.clone()))?;
     Ok(done.outcome)
 }
 

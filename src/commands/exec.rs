@@ -25,9 +25,8 @@ pub(super) fn exec(context: &Context, args: &Exec) -> ExitCode {
         deep: false,
         publish: false,
         timeout_sec: args.timeout,
-        face: ui::Face::passing_through(context.style.clone()),
     };
-    match pipeline::execute(context, &repo, job) {
+    match pipeline::execute(context, &repo, job, ui::Face::passing_through(context.style.clone())) {
         Ok(done) => status(&done.outcome),
         Err(error) => super::cannot_begin(&error),
     }

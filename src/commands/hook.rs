@@ -73,9 +73,8 @@ pub(super) fn pre_push(context: &Context) -> ExitCode {
             deep: true,
             publish: true,
             timeout_sec: None,
-            face: Face::new(context.style.clone()),
         };
-        match pipeline::execute(context, &repo, job) {
+        match pipeline::execute(context, &repo, job, Face::new(context.style.clone())) {
             Ok(done) if done.outcome.exit() == ExitCode::PASSED => {}
             Ok(done) => return done.outcome.exit(),
             Err(error) => return super::cannot_begin(&error),

@@ -36,8 +36,6 @@ pub(super) struct Job {
     pub(super) publish: bool,
     /// Seconds for the command of `ft exec`.
     pub(super) timeout_sec: Option<u64>,
-    /// The face: an exec passes the command's output through.
-    pub(super) face: Face,
 }
 
 /// A run that is over.
@@ -56,12 +54,10 @@ pub(super) enum BeginError {
 }
 
 /// Runs a job to its report. What goes wrong after the run has a folder is in the outcome.
-pub(super) fn execute(context: &Context, repo: &Repo, job: Job) -> Result<Done, BeginError> {
+pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> Result<Done, BeginError> {
     let state = repo.state_dir();
     fs_err::create_dir_all(state.join("runs"))?;
     crate::artifacts::exclude_from_status(repo)?;
-    let run_lock = publish::lock(&state)?;
-    publish::sweep(&state)?;
     let id = runs::new_id(jiff::Timestamp::now());
     let run_dir = state.join("runs").join(&id);
     fs_err::create_dir_all(run_dir.join("logs"))?;
@@ -74,7 +70,7 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job) -> Result<Done, 
         repository: repo.root.display().to_string(),
     };
     let publish_wanted = job.publish;
-    let mut recorder = Recorder::start(&run_dir, job.face.clone(), first)?;
+    let mut recorder = Recorder::start(&run_dir, face, first)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let failure = runtime.block_on(async {
         let mut signals = match Signals::listen() {
@@ -90,11 +86,9 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job) -> Result<Done, 
     }
     recorder.finish();
     let tails = runs::tails(&run_dir, &recorder.outcome);
-    let published = publish::publish(repo, &run_dir, &recorder.outcome, publish_wanted);
-    recorder.face.finish(&recorder.outcome, &tails, &run_dir);
-    publish::report(&published);
-    drop(run_lock);
-    Ok(Done { outcome: recorder.outcome.clone(), run_dir })
+    publish::publish(repo, &run_dir, &recorder.outcome, publish_wanted);
+    recorder.face.finish(&recorder.outcome, &tails);
+    Ok(Done { outcome: recorder.outcome, run_dir })
 }
 
 /// Why a run stops before its steps, beside findings.
@@ -143,7 +137,7 @@ impl Drive<'_> {
         let request = &self.job.request;
         let lock = survey::read_lock(self.repo, &request.source).map_err(|finding| Stop::Found(Box::new(finding)))?;
         let python = self.job.python.clone().unwrap_or_else(|| lock.python.clone());
-        let status = crate::facts::git::tree_state(self.repo).map_err(|error| Stop::broken("git", error))?;
+        let status = crate::facts::git::tree_state(self.repo, &request.source).map_err(|error| Stop::broken("git", error))?;
         let asked = Asked { source: &request.source, python: &python, untracked: status.untracked_names(), cells: true };
         let mut survey = survey::survey(self.context, self.repo, &lock, asked);
 

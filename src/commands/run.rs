@@ -30,9 +30,8 @@ pub(super) fn run(context: &Context, args: &Run, ci: bool) -> ExitCode {
         deep: true,
         publish: true,
         timeout_sec: None,
-        face: ui::Face::new(context.style.clone()),
     };
-    match pipeline::execute(context, &repo, job) {
+    match pipeline::execute(context, &repo, job, ui::Face::new(context.style.clone())) {
         Ok(done) => {
             if args.json {
                 ui::bytes(&report::json::json(&done.outcome));

@@ -10,7 +10,7 @@ use crate::outcome::Outcome;
 use crate::report::github;
 use crate::report::neutral::{neutral, one_line};
 use crate::report::page::{Line, Tone, count, duration};
-use crate::report::text::{Detail, step_line, summary};
+use crate::report::text::{kept_from_running, Detail, step_line, summary};
 use indicatif::ProgressDrawTarget;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -34,6 +34,8 @@ pub struct Face {
     /// Steps that ended and whose line is not said yet: their results arrive right behind their end.
     ended: Vec<String>,
     paused_since: Option<u64>,
+    /// The output of the one step is the result (`ft exec`): it is passed on as it is.
+    passing: bool,
 }
 
 /// A step or stage that goes on.
@@ -78,11 +80,22 @@ impl Face {
             running: Vec::new(),
             ended: Vec::new(),
             paused_since: None,
+            passing: false,
         }
+    }
+
+    /// A face for `ft exec`: what the command prints goes where it would go without us, byte for byte; beside it only
+    /// what kept the command from running.
+    #[must_use]
+    pub fn passing_through(style: Style) -> Face {
+        Face { passing: true, ..Face::new(style) }
     }
 
     /// Shows what happened. `outcome` has it folded in already.
     pub fn event(&mut self, event: &Event, outcome: &Outcome) {
+        if self.passing && !matches!(event.kind, EventKind::StageStarted { .. } | EventKind::StageFinished { .. }) {
+            return;
+        }
         if !is_result(&event.kind) {
             self.say_ended(outcome);
         }
@@ -134,6 +147,12 @@ impl Face {
 
     /// Shows something passing.
     pub fn glimpse(&mut self, glimpse: &Glimpse) {
+        if let (true, Glimpse::Output { stream, bytes, .. }) = (self.passing, glimpse) {
+            let to = if *stream == 2 { &mut self.progress } else { &mut self.results };
+            // A closed pipe is the reader's business; the command goes on as it would with us away.
+            let _ = to.write_all(bytes).and_then(|()| to.flush());
+            return;
+        }
         if self.live.is_none() && !matches!(glimpse, Glimpse::Progress { .. }) {
             return;
         }
@@ -164,6 +183,9 @@ impl Face {
 
     /// Time has passed: moves the live lines on, or gives a sign of life. To be called a few times a second.
     pub fn tick(&mut self, outcome: &Outcome) {
+        if self.passing {
+            return;
+        }
         self.say_ended(outcome);
         let now = (self.clock)();
         if self.paused_since.is_some() || self.style.quiet {
@@ -181,9 +203,16 @@ impl Face {
 
     /// Shows the summary as a result. `tails` holds the last lines of the output of steps, by step id.
     pub fn finish(&mut self, outcome: &Outcome, tails: &BTreeMap<String, String>) {
-        self.say_ended(outcome);
+        if !self.passing {
+            self.say_ended(outcome);
+        }
         if let Some(live) = &mut self.live {
             live.clear();
+        }
+        if self.passing {
+            let text = paint::page(&kept_from_running(outcome), self.style.colour);
+            write(&mut *self.progress, &text);
+            return;
         }
         let shown = self.live.is_some() && self.style.results_on_terminal;
         let detail = Detail { steps: !shown, quiet: self.style.quiet, explain: self.style.explain };

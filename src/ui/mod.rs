@@ -51,8 +51,19 @@ pub fn out(text: &str) {
     write(&mut std::io::stdout().lock(), text);
 }
 
+/// Prints a result that is not for reading line by line: JSON, XML.
+pub fn bytes(bytes: &[u8]) {
+    // A closed pipe is no reason to leave with another code.
+    let _ = std::io::stdout().lock().write_all(bytes);
+}
+
+/// Says on standard error what was found, where no run is there to say it.
+pub fn finding(style: &Style, finding: &Finding) {
+    write(&mut std::io::stderr().lock(), &paint::page(&crate::report::text::finding(finding), style.colour));
+}
+
 /// Prints a result that was made as a page.
-pub fn page(page: &Page, style: &Style) {
+pub fn page(style: &Style, page: &Page) {
     out(&paint::page(page, style.results_colour));
 }
 
