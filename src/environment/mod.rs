@@ -98,10 +98,15 @@ impl JobEnd {
     }
 }
 
-/// The cell could not do its work; nothing is known about the command. Infrastructure (69).
+/// The cell could not do its work; nothing is known about the command.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct JobLost(pub String);
+#[error("{message}")]
+pub struct JobLost {
+    /// What happened.
+    pub message: String,
+    /// The walls can't be had on this machine: PARITY-052. Else infrastructure (69).
+    pub unenforceable: bool,
+}
 
 /// Runs jobs. The wiring implements it with the cell of this run.
 pub trait RunJob {

@@ -132,6 +132,7 @@ impl BuildError {
             Self::Unmet(_) => Some(ParityCode::LOCK_STALE),
             Self::Broken { .. } => Some(ParityCode::ENVIRONMENT_SEAL),
             Self::Job { .. } => Some(ParityCode::PACKAGE_HASH),
+            Self::Lost(lost) if lost.unenforceable => Some(ParityCode::POLICY_UNENFORCEABLE),
             Self::Fetch(_) | Self::Wheel(WheelError::Io(_)) | Self::Lost(_) | Self::Io(_) => None,
         }
     }
