@@ -5,6 +5,8 @@
 //! a version 1 lock means something else (an absent `coverage_min` counts as 0 there).
 
 pub mod closure;
+pub mod collection;
+pub mod edit;
 pub mod error;
 pub mod host;
 pub mod inside;
