@@ -46,6 +46,8 @@ pub mod cli;
 #[cfg(feature = "host")]
 pub mod commands;
 #[cfg(feature = "host")]
+mod entry;
+#[cfg(feature = "host")]
 pub mod environment;
 #[cfg(feature = "host")]
 pub mod event;
@@ -66,9 +68,9 @@ pub mod outcome;
 #[cfg(feature = "host")]
 pub mod plan;
 #[cfg(feature = "host")]
-pub mod report;
-#[cfg(feature = "host")]
 pub mod repo;
+#[cfg(feature = "host")]
+pub mod report;
 #[cfg(feature = "host")]
 pub mod results;
 #[cfg(feature = "host")]
@@ -81,8 +83,6 @@ pub mod snapshot;
 pub mod step;
 #[cfg(feature = "host")]
 pub mod ui;
-#[cfg(feature = "host")]
-mod entry;
 
 #[cfg(feature = "host")]
 pub use commands::Front;

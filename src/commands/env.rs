@@ -14,8 +14,8 @@ use crate::environment::store::{Ready, Spec, State, Store};
 use crate::environment::{Pinned, Progress};
 use crate::event::Glimpse;
 use crate::finding::Finding;
-use crate::plan::inputs::{Command, EnvironmentFacts, Request};
 use crate::plan;
+use crate::plan::inputs::{Command, EnvironmentFacts, Request};
 use crate::repo::{Repo, Source, VENV_LINK};
 use crate::ui;
 use std::collections::BTreeMap;
@@ -127,7 +127,11 @@ fn surveyed(context: &Context, repo: &Repo) -> Result<(Survey, EnvKey), Failure>
     let request = Request { command: Command::Run, ..super::run::request(context, &crate::cli::Run::default(), false) };
     let (_, findings) = plan::plan(&lock, &survey.facts, &request);
     let stop = findings.into_iter().find(|finding| finding.code.stops_run() && !finding.warning);
-    Err(stop.unwrap_or_else(|| Finding::new(ParityCode::LOCK_STALE, "preflight", "there is nothing to build an environment from")).into())
+    Err(stop
+        .unwrap_or_else(|| {
+            Finding::new(ParityCode::LOCK_STALE, "preflight", "there is nothing to build an environment from")
+        })
+        .into())
 }
 
 /// Builds the environment if it is not there; says in one line what came of it.
@@ -142,9 +146,8 @@ pub(super) fn build(context: &Context, repo: &Repo, force: bool) -> Result<Strin
     let cell = Namespaces::default();
     let mut jobs = CellJobs::new(&cell, spool.clone());
     let mut face = ui::Face::new(context.style.clone());
-    let shown = std::cell::RefCell::new(&mut face);
-    let report = |p: Progress| shown.borrow_mut().glimpse(&glimpse(&p));
-    let built = runtime.block_on(store.ensure(&spec, &mut jobs, &report));
+    let mut report = |p: Progress| face.glimpse(&glimpse(&p));
+    let built = runtime.block_on(store.ensure(&spec, &mut jobs, &mut report));
     // What the jobs spooled is of no use any more; a leftover is swept with other leftovers.
     let _ = fs_err::remove_dir_all(&spool);
     let ready = built.map_err(|error| match error.code() {
@@ -152,8 +155,6 @@ pub(super) fn build(context: &Context, repo: &Repo, force: bool) -> Result<Strin
         None => Failure { exit: ExitCode::INFRASTRUCTURE, message: error.to_string(), hint: error.hint() },
     })?;
     store.current_link(&repo.root, &key).map_err(Failure::broken)?;
-    // Kept out of `git status` from the first moment.
-    crate::artifacts::exclude_from_status(repo).map_err(Failure::broken)?;
     let what = if there { "is there" } else { "built" };
     Ok(format!("{VENV_LINK}: Python {}, {} packages, {what}", interpreter.facts.version, ready.dists.len()))
 }

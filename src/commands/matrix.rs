@@ -42,7 +42,8 @@ pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool)
             Err(error) => return super::cannot_begin(&error),
         }
     }
-    let lines: Vec<String> = verdicts.iter().map(|(python, exit)| format!("Python {python}: {}", words(*exit))).collect();
+    let lines: Vec<String> =
+        verdicts.iter().map(|(python, exit)| format!("Python {python}: {}", words(*exit))).collect();
     ui::note(&lines.join("\n"));
     if json {
         let all = reports.iter().map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()).collect::<Vec<_>>();

@@ -11,8 +11,8 @@ mod hooks;
 mod jobs;
 mod matrix;
 mod pipeline;
-mod report;
 mod publish;
+mod report;
 mod run;
 mod runs;
 mod survey;
@@ -91,6 +91,10 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
         Command::Report(args) => report::report(context, &args),
         Command::Diff { left, right } => report::diff(context, &left, &right),
         Command::Explain { what } => report::explain(context, what.as_deref()),
+        Command::Init(_) | Command::Lock(_) | Command::Gc(_) => {
+            ui::error("not built yet", None);
+            ExitCode::USAGE
+        }
         Command::Schema => {
             ui::out(&crate::lock::schema::schema());
             ExitCode::PASSED
@@ -106,10 +110,7 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
 
 /// Which commands set a fresh clone up before they do their own work (DESIGN section 11).
 fn bootstraps(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::Version | Command::Check(_) | Command::Run(_) | Command::Exec(_) | Command::Report(_)
-    )
+    matches!(command, Command::Version | Command::Check(_) | Command::Run(_) | Command::Exec(_) | Command::Report(_))
 }
 
 /// The repository that the command is about.

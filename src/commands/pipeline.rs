@@ -8,7 +8,7 @@ use crate::cell::{self, Namespaces};
 use crate::code::ParityCode;
 use crate::environment::interpreter::Interpreter;
 use crate::environment::store::{BuildError, Ready, State};
-use crate::environment::{Progress, RunJob, project};
+use crate::environment::{Progress, RunJob, lib_dir, project};
 use crate::event::{EnvironmentInfo, EventKind, SnapshotInfo};
 use crate::finding::Finding;
 use crate::lock::{Lock, Project};
@@ -57,7 +57,6 @@ pub(super) enum BeginError {
 pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> Result<Done, BeginError> {
     let state = repo.state_dir();
     fs_err::create_dir_all(state.join("runs"))?;
-    crate::artifacts::exclude_from_status(repo)?;
     let id = runs::new_id(jiff::Timestamp::now());
     let run_dir = state.join("runs").join(&id);
     fs_err::create_dir_all(run_dir.join("logs"))?;
@@ -77,7 +76,10 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
             Ok(signals) => signals,
             Err(error) => return Some(Stop::broken("signals", error)),
         };
-        Drive { context, repo, job: &job, run_dir: &run_dir, recorder: &mut recorder, signals: &mut signals }.all().await.err()
+        Drive { context, repo, job: &job, run_dir: &run_dir, recorder: &mut recorder, signals: &mut signals }
+            .all()
+            .await
+            .err()
     });
     // Threads that still read a large tree must not hold up an interrupted run.
     runtime.shutdown_background();
@@ -94,7 +96,11 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
 /// Why a run stops before its steps, beside findings.
 #[derive(Debug)]
 enum Stop {
-    Broken { stage: &'static str, message: String, hint: String },
+    Broken {
+        stage: &'static str,
+        message: String,
+        hint: String,
+    },
     Interrupted(crate::run::Signal),
     Found(Box<Finding>),
     /// Findings were recorded, and they stop the run.
@@ -137,8 +143,10 @@ impl Drive<'_> {
         let request = &self.job.request;
         let lock = survey::read_lock(self.repo, &request.source).map_err(|finding| Stop::Found(Box::new(finding)))?;
         let python = self.job.python.clone().unwrap_or_else(|| lock.python.clone());
-        let status = crate::facts::git::tree_state(self.repo, &request.source).map_err(|error| Stop::broken("git", error))?;
-        let asked = Asked { source: &request.source, python: &python, untracked: status.untracked_names(), cells: true };
+        let status =
+            crate::facts::git::tree_state(self.repo, &request.source).map_err(|error| Stop::broken("git", error))?;
+        let asked =
+            Asked { source: &request.source, python: &python, untracked: survey::untracked(&status), cells: true };
         let mut survey = survey::survey(self.context, self.repo, &lock, asked);
 
         // Before anything is built: what stops a run stops it here.
@@ -191,11 +199,11 @@ impl Drive<'_> {
         let cell = Namespaces::default();
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
         let ready = {
-            let report = move |p: Progress| {
+            let mut report = move |p: Progress| {
                 // The face may be gone while the build is being ended.
                 let _ = progress.send(p);
             };
-            let mut ensure = std::pin::pin!(store.ensure(&spec, &mut jobs, &report));
+            let mut ensure = std::pin::pin!(store.ensure(&spec, &mut jobs, &mut report));
             loop {
                 tokio::select! {
                     biased;
@@ -265,11 +273,11 @@ impl Drive<'_> {
                 untracked: survey.facts.untracked.clone(),
             },
         });
-        let lib = lib_py::ready(&self.repo.state_dir().join("lib"), crate::lib_py::FILES).map_err(|error| Stop::broken("lib", error))?;
+        let lib = lib_dir::ready(&self.repo.state_dir().join("lib")).map_err(|error| Stop::broken("lib", error))?;
         let mut world = World {
             run_dir: self.run_dir.to_owned(),
             trees: vec![tree],
-            env: environment.map(|ready| ready.path.clone()),
+            env: environment.map(|ready| ready.root.clone()),
             project: None,
             lib,
             interpreter: survey.interpreter.as_ref().map(|i| i.facts.prefix.clone()),
@@ -311,10 +319,16 @@ impl Drive<'_> {
             Stop::Found(Box::new(Finding::new(ParityCode::BUILD_FAILED, "project", message).hint(hint)))
         };
         let layer = project::read_layer(&out).map_err(|error| {
-            found(format!("the project could not be made importable: {error}\n{}", end.tail(20)), "read logs/project.log")
+            found(
+                format!("the project could not be made importable: {error}\n{}", end.tail(20)),
+                "read logs/project.log",
+            )
         })?;
         if let Some(problem) = layer.problem {
-            return Err(found(format!("{}\n{}", problem.message, end.tail(20)).trim_end().to_owned(), problem.kind.hint()));
+            return Err(found(
+                format!("{}\n{}", problem.message, end.tail(20)).trim_end().to_owned(),
+                problem.kind.hint(),
+            ));
         }
         let made = out.join("layer");
         if !layer.tree.is_empty() {

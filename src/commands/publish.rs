@@ -1,8 +1,8 @@
 //! The end of a run: its report and artifacts.
 
 use crate::outcome::Outcome;
-use crate::report::{json, junit};
 use crate::repo::Repo;
+use crate::report::{json, junit};
 use crate::ui;
 use std::path::Path;
 

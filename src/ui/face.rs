@@ -10,7 +10,7 @@ use crate::outcome::Outcome;
 use crate::report::github;
 use crate::report::neutral::{neutral, one_line};
 use crate::report::page::{Line, Tone, count, duration};
-use crate::report::text::{kept_from_running, Detail, step_line, summary};
+use crate::report::text::{Detail, kept_from_running, step_line, summary};
 use indicatif::ProgressDrawTarget;
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -9,6 +9,7 @@ mod paint;
 
 pub use face::Face;
 
+use crate::finding::Finding;
 use crate::report::page::{Line, Page, Tone};
 use std::io::{IsTerminal, Write};
 
