@@ -9,6 +9,7 @@ pub mod collection;
 pub mod edit;
 pub mod error;
 pub mod host;
+pub mod ini;
 pub mod inside;
 pub mod judge;
 pub mod parse;
@@ -17,6 +18,7 @@ pub mod place;
 pub mod raw;
 mod requirements;
 pub mod schema;
+pub mod stale;
 pub mod step;
 #[cfg(test)]
 mod tests;
