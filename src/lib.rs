@@ -62,9 +62,9 @@ pub mod outcome;
 #[cfg(feature = "host")]
 pub mod plan;
 #[cfg(feature = "host")]
-pub mod report;
-#[cfg(feature = "host")]
 pub mod repo;
+#[cfg(feature = "host")]
+pub mod report;
 #[cfg(feature = "host")]
 pub mod results;
 #[cfg(feature = "host")]

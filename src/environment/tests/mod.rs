@@ -81,9 +81,9 @@ impl RunJob for InCell {
             log
         };
         let (finished, log) = tokio::join!(run, listen);
-        cell::remove_scratch(&job.walls.scratch).unwrap();
         let finished = finished.map_err(|e| JobLost { message: e.to_string(), unenforceable: e.is_unenforceable() })?;
-        let ended = finished.ended.unwrap_or_else(|| panic!("{:?}\n{}", finished.broken, String::from_utf8_lossy(&log)));
+        let ended =
+            finished.ended.unwrap_or_else(|| panic!("{:?}\n{}", finished.broken, String::from_utf8_lossy(&log)));
         let mut archive = tar::Archive::new(std::fs::File::open(&tar).unwrap());
         for entry in archive.entries().unwrap() {
             let mut entry = entry.unwrap();

@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 const BACKENDS: &[(&str, &str, &str)] = &[
+    ("editables", "0.5", "61e5ffa82629e0d8bfe09bc44a07db3c1ab8ed1ce78a6980732870f19b5e7d4c"),
     ("flit-core", "3.10.1", "cb31a76e8b31ad3351bb89e531f64ef2b05d1e65bd939183250bf81ddf4922a8"),
     ("hatch-vcs", "0.4.0", "b8a2b6bee54cf6f9fc93762db73890017ae59c9081d1038a41f16235ceaf8b2c"),
     ("hatchling", "1.26.3", "c407e1c6c17b574584a66ae60e8e9a01235ecb6dc61d01559bb936577aaf5846"),
@@ -29,8 +30,7 @@ fn environment() -> &'static Ready {
     let build = || {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join(".firsttry"), shared_wheels());
-        let spec =
-            Spec { interpreter: interpreter(), closure: pinned(BACKENDS), settings: settings(), rebuild: false };
+        let spec = Spec { interpreter: interpreter(), closure: pinned(BACKENDS), settings: settings(), rebuild: false };
         let ready = block(store.ensure(&spec, &mut InCell, &mut |_| {})).unwrap();
         (directory, ready)
     };
@@ -73,9 +73,15 @@ impl Project {
         give_to_step(&self.tree());
         let (interpreter, environment) = (interpreter(), environment());
         let lib = lib_dir::ready(&self.at("lib")).unwrap();
-        let world =
-            World { interpreter: &interpreter, env: &environment.root, lib: &lib, source_date_epoch: Some(1_700_000_000) };
-        block(InCell.run(make(&world))).unwrap()
+        let world = World {
+            interpreter: &interpreter,
+            env: &environment.root,
+            lib: &lib,
+            source_date_epoch: Some(1_700_000_000),
+        };
+        let end = block(InCell.run(make(&world))).unwrap();
+        cell::remove_scratch(&self.at("scratch")).unwrap();
+        end
     }
 
     fn layer(&self) -> (JobEnd, Layer) {
@@ -124,8 +130,11 @@ const CODE: &str = "def main():\n    print('hello')\n";
 #[test]
 fn setuptools_with_a_src_layout_is_importable_where_it_stands() {
     let project = Project::new(&[
-        ("pyproject.toml", "[build-system]\nrequires = ['setuptools>=61']\nbuild-backend = 'setuptools.build_meta'\n\
-          [project]\nname = 'sample'\nversion = '1.2'\nscripts = { sample = 'sample:main' }\n"),
+        (
+            "pyproject.toml",
+            "[build-system]\nrequires = ['setuptools>=61']\nbuild-backend = 'setuptools.build_meta'\n\
+          [project]\nname = 'sample'\nversion = '1.2'\nscripts = { sample = 'sample:main' }\n",
+        ),
         ("src/sample/__init__.py", CODE),
     ]);
     shows(&project, "1.2", "/ft/work/src/sample/__init__.py");
@@ -134,8 +143,11 @@ fn setuptools_with_a_src_layout_is_importable_where_it_stands() {
 #[test]
 fn setuptools_with_a_flat_layout_and_only_setup_py_is_importable() {
     let project = Project::new(&[
-        ("setup.py", "from setuptools import setup\nsetup(name='sample', version='0.3', packages=['sample'],\n\
-          entry_points={'console_scripts': ['sample=sample:main']})\n"),
+        (
+            "setup.py",
+            "from setuptools import setup\nsetup(name='sample', version='0.3', packages=['sample'],\n\
+          entry_points={'console_scripts': ['sample=sample:main']})\n",
+        ),
         ("sample/__init__.py", CODE),
     ]);
     shows(&project, "0.3", "/ft/work/sample/__init__.py");
@@ -143,13 +155,17 @@ fn setuptools_with_a_flat_layout_and_only_setup_py_is_importable() {
 
 #[test]
 fn hatchling_flit_and_poetry_are_importable() {
-    let scripts = "[project]\nname = 'sample'\nversion = '1.0'\ndescription = 'x'\nscripts = { sample = 'sample:main' }\n";
+    let scripts =
+        "[project]\nname = 'sample'\nversion = '1.0'\ndescription = 'x'\nscripts = { sample = 'sample:main' }\n";
     let backends = [
         ("['hatchling']", "hatchling.build", scripts),
         ("['flit_core >=3.2,<4']", "flit_core.buildapi", scripts),
-        ("['poetry-core>=1.0.0']", "poetry.core.masonry.api",
-         "[tool.poetry]\nname = 'sample'\nversion = '1.0'\ndescription = ''\nauthors = ['a <a@b.c>']\n\
-          [tool.poetry.scripts]\nsample = 'sample:main'\n"),
+        (
+            "['poetry-core>=1.0.0']",
+            "poetry.core.masonry.api",
+            "[tool.poetry]\nname = 'sample'\nversion = '1.0'\ndescription = ''\nauthors = ['a <a@b.c>']\n\
+          [tool.poetry.scripts]\nsample = 'sample:main'\n",
+        ),
     ];
     for (requires, backend, table) in backends {
         let text = format!("[build-system]\nrequires = {requires}\nbuild-backend = '{backend}'\n{table}");
@@ -168,7 +184,9 @@ fn versions_come_from_git_and_generated_files_are_carried_by_the_layer() {
         [tool.hatch.version]\nsource = 'vcs'\n[tool.hatch.build.hooks.vcs]\nversion-file = 'src/sample/_version.py'\n";
     for text in [scm, hatch] {
         let project = Project::new(&[
-            ("pyproject.toml", text), ("src/sample/__init__.py", CODE), (".gitignore", "_version.py\n*.egg-info\n"),
+            ("pyproject.toml", text),
+            ("src/sample/__init__.py", CODE),
+            (".gitignore", "_version.py\n*.egg-info\n"),
         ]);
         for arguments in [&["init", "-q"][..], &["add", "."], &["commit", "-qm", "x"], &["tag", "v3.4.5"]] {
             project.git(arguments);
@@ -186,10 +204,14 @@ fn a_compiled_extension_is_built_and_carried_by_the_layer() {
         PyMODINIT_FUNC PyInit__fast(void) { return PyModule_Create(&d); }\n";
     let project = Project::new(&[
         ("pyproject.toml", "[build-system]\nrequires = ['setuptools']\nbuild-backend = 'setuptools.build_meta'\n"),
-        ("setup.py", "from setuptools import Extension, setup\nsetup(name='sample', version='1', packages=['sample'],\n\
+        (
+            "setup.py",
+            "from setuptools import Extension, setup\nsetup(name='sample', version='1', packages=['sample'],\n\
           ext_modules=[Extension('sample._fast', ['sample/_fast.c'])],\n\
-          entry_points={'console_scripts': ['sample=sample:main']})\n"),
-        ("sample/__init__.py", CODE), ("sample/_fast.c", c),
+          entry_points={'console_scripts': ['sample=sample:main']})\n",
+        ),
+        ("sample/__init__.py", CODE),
+        ("sample/_fast.c", c),
     ]);
     shows(&project, "1", "/ft/work/sample/__init__.py");
     let file = project.with_layer("import sample._fast; print(sample._fast.__file__)");
@@ -207,13 +229,18 @@ fn what_can_not_be_made_importable_says_why() {
     assert_eq!(none.kind, LayerProblemKind::NoProject, "{}", none.message);
     let invalid = problem(&[("pyproject.toml", "[build-system\n")]);
     assert_eq!(invalid.kind, LayerProblemKind::Invalid, "{}", invalid.message);
-    let absent = problem(&[("pyproject.toml", "[build-system]\nrequires = ['pdm-backend']\nbuild-backend = 'pdm.backend'\n")]);
+    let absent =
+        problem(&[("pyproject.toml", "[build-system]\nrequires = ['pdm-backend']\nbuild-backend = 'pdm.backend'\n")]);
     assert_eq!(absent.kind, LayerProblemKind::Missing);
     assert!(absent.message.ends_with("pdm-backend"), "{}", absent.message);
     let two = problem(&[
-        ("pyproject.toml", "[build-system]\nrequires = ['setuptools']\nbuild-backend = 'setuptools.build_meta'\n\
-          [project]\nname = 'sample'\nversion = '1'\n"),
-        ("one/__init__.py", ""), ("two/__init__.py", ""),
+        (
+            "pyproject.toml",
+            "[build-system]\nrequires = ['setuptools']\nbuild-backend = 'setuptools.build_meta'\n\
+          [project]\nname = 'sample'\nversion = '1'\n",
+        ),
+        ("one/__init__.py", ""),
+        ("two/__init__.py", ""),
     ]);
     assert_eq!(two.kind, LayerProblemKind::Failed);
     assert!(two.message.contains("Multiple top-level packages"), "{}", two.message);
@@ -229,7 +256,9 @@ fn the_built_wheel_is_imported_and_a_file_that_is_not_packaged_is_noticed() {
     let text = "[build-system]\nrequires = ['setuptools']\nbuild-backend = 'setuptools.build_meta'\n\
         [project]\nname = 'sample'\nversion = '1'\n[tool.setuptools]\npackages = ['sample']\n";
     let project = Project::new(&[
-        ("pyproject.toml", text), ("sample/__init__.py", CODE), ("sample/data.txt", "x"),
+        ("pyproject.toml", text),
+        ("sample/__init__.py", CODE),
+        ("sample/data.txt", "x"),
         ("sample/needs_data.py", "import os; open(os.path.join(os.path.dirname(__file__), 'data.txt'))\n"),
         ("outside.py", ""),
     ]);
