@@ -231,7 +231,8 @@ impl WheelStore {
         self.download(&pip, &wheels, interpreter, report).await?;
         for pinned in flexible {
             match self.download(&pip, &[pinned], interpreter, report).await {
-                Err(FetchError::SdistOnly { .. } | FetchError::NoWheel { .. }) => {
+                // A wheel that the index has and the lock does not name is no reason to take none of what it names.
+                Err(FetchError::SdistOnly { .. } | FetchError::NoWheel { .. } | FetchError::Hash { .. }) => {
                     self.download_sdist(&pip, pinned, interpreter, report).await?;
                 }
                 other => other?,

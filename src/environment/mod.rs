@@ -56,7 +56,7 @@ pub struct Pinned {
 }
 
 /// One process in one cell: a description. Whoever runs it raises the walls, leads the conversation, and puts what the
-/// process left in `/ft/out` into [`Job::out`].
+/// process left in `/ft/out` into [`Job::out`]. Whoever described it makes and removes the scratch directory.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// What it does, in a few words, for progress and errors.

@@ -13,7 +13,7 @@ use super::locks::{self, Held};
 use super::seal::{self, Deviation, Kind, Seal, quick};
 use super::wheel::{self, WheelError};
 use super::{Job, JobLost, PathError, Pinned, Progress, Report, RunJob, dists, layout, lib_dir, project};
-use crate::cell::{Mount, Walls, Work};
+use crate::cell::{Mount, Walls, Work, remove_scratch};
 use crate::code::ParityCode;
 use crate::frame::Manifest;
 use crate::step::{Limits, Network};
@@ -444,9 +444,11 @@ impl Store {
         })
         .await?;
         let lib = lib_dir::ready(&self.root.join("lib"))?;
-        let job = compile_job(interpreter, &items, &lib, out.clone(), scratch);
+        let job = compile_job(interpreter, &items, &lib, out.clone(), scratch.clone());
         let name = job.name.clone();
-        let end = run.run(job).await?;
+        let end = run.run(job).await;
+        remove_scratch(&scratch).map_err(PathError::at(&scratch))?;
+        let end = end?;
         if !end.succeeded() {
             return Err(BuildError::Job { name, log: end.tail(12) });
         }
@@ -509,9 +511,11 @@ impl Store {
             let lib = lib_dir::ready(&self.root.join("lib"))?;
             let world =
                 project::World { interpreter: &spec.interpreter, env: &env, lib: &lib, source_date_epoch: None };
-            let job = project::sdist_job(&world, &self.wheels.file(chosen), out.clone(), scratch);
+            let job = project::sdist_job(&world, &self.wheels.file(chosen), out.clone(), scratch.clone());
             let name = format!("{} of {}", job.name, pinned.name);
-            let end = run.run(job).await?;
+            let end = run.run(job).await;
+            remove_scratch(&scratch).map_err(PathError::at(&scratch))?;
+            let end = end?;
             if !end.succeeded() {
                 return Err(BuildError::Job { name, log: end.tail(30) });
             }
@@ -682,9 +686,12 @@ pub(crate) fn sweep(directory: &Path, prefix: &str) -> Result<usize, PathError> 
     Ok(removed)
 }
 
-/// Removes a tree, or nothing where there is none.
+/// Removes a tree, or nothing where there is none. Leftovers of a killed cell may have no permissions.
 fn remove_tree(path: &Path) -> Result<(), PathError> {
-    match std::fs::remove_dir_all(path) {
+    if path.is_dir() {
+        return remove_scratch(path).map_err(PathError::at(path));
+    }
+    match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PathError::at(path)(error)),
         _ => Ok(()),
     }

@@ -81,7 +81,6 @@ impl RunJob for InCell {
             log
         };
         let (finished, log) = tokio::join!(run, listen);
-        cell::remove_scratch(&job.walls.scratch).unwrap();
         let finished = finished.map_err(|e| JobLost { message: e.to_string(), unenforceable: e.is_unenforceable() })?;
         let ended =
             finished.ended.unwrap_or_else(|| panic!("{:?}\n{}", finished.broken, String::from_utf8_lossy(&log)));

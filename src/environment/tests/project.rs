@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 const BACKENDS: &[(&str, &str, &str)] = &[
+    ("editables", "0.5", "61e5ffa82629e0d8bfe09bc44a07db3c1ab8ed1ce78a6980732870f19b5e7d4c"),
     ("flit-core", "3.10.1", "cb31a76e8b31ad3351bb89e531f64ef2b05d1e65bd939183250bf81ddf4922a8"),
     ("hatch-vcs", "0.4.0", "b8a2b6bee54cf6f9fc93762db73890017ae59c9081d1038a41f16235ceaf8b2c"),
     ("hatchling", "1.26.3", "c407e1c6c17b574584a66ae60e8e9a01235ecb6dc61d01559bb936577aaf5846"),
@@ -78,7 +79,9 @@ impl Project {
             lib: &lib,
             source_date_epoch: Some(1_700_000_000),
         };
-        block(InCell.run(make(&world))).unwrap()
+        let end = block(InCell.run(make(&world))).unwrap();
+        cell::remove_scratch(&self.at("scratch")).unwrap();
+        end
     }
 
     fn layer(&self) -> (JobEnd, Layer) {
