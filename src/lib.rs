@@ -1,8 +1,12 @@
 //! A cell takes a tree and a manifest, emits frames, and gives back artifacts; everything else is a pure function of
 //! those frames.
 
+#[cfg(target_os = "linux")]
+pub mod agent;
 pub mod code;
 pub mod frame;
+#[cfg(target_os = "linux")]
+pub mod linux;
 
 #[cfg(feature = "host")]
 pub mod cell;

@@ -1,5 +1,3 @@
-//! `ft-parity`: the runner, with the flags of the original.
+//! Not wired yet.
 
-fn main() -> std::process::ExitCode {
-    firsttry::entry(firsttry::Front::FtParity)
-}
+fn main() {}

@@ -1,5 +1,3 @@
-//! `ft`: the daily command.
+//! Not wired yet.
 
-fn main() -> std::process::ExitCode {
-    firsttry::entry(firsttry::Front::Ft)
-}
+fn main() {}

@@ -26,6 +26,9 @@ pub const FILE: &str = "collection.sig";
 /// Changes when ids are written another way.
 const FORMAT: u32 = 1;
 
+/// How many collections are kept: worktree, index and a branch or two switch back and forth.
+const KEPT: usize = 4;
+
 /// A collection and what it is the collection of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cached {
@@ -52,18 +55,25 @@ pub fn key(environment: &str, plugin: &str, tree: &str, head: Option<&str>, step
 /// The cached collection with this key. A file that is missing, cut or of another key is no answer, never an error.
 #[must_use]
 pub fn load(state_dir: &Path, key: &str) -> Option<Cached> {
-    let bytes = std::fs::read(state_dir.join(FILE)).ok()?;
-    let cached: Cached = serde_json::from_slice(&bytes).ok()?;
-    (cached.key == key).then_some(cached)
+    all(state_dir).into_iter().find(|cached| cached.key == key)
 }
 
-/// Keeps a collection.
+fn all(state_dir: &Path) -> Vec<Cached> {
+    let bytes = std::fs::read(state_dir.join(FILE)).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+/// Keeps a collection, the newest first.
 ///
 /// # Errors
 /// Where it can't be written; nothing is lost but time.
 pub fn store(state_dir: &Path, cached: &Cached) -> std::io::Result<()> {
+    let mut kept = all(state_dir);
+    kept.retain(|old| old.key != cached.key);
+    kept.insert(0, cached.clone());
+    kept.truncate(KEPT);
     let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
-    serde_json::to_writer(&mut file, cached).map_err(std::io::Error::other)?;
+    serde_json::to_writer(&mut file, &kept).map_err(std::io::Error::other)?;
     file.persist(state_dir.join(FILE)).map_err(|error| error.error)?;
     Ok(())
 }
@@ -95,7 +105,9 @@ mod tests {
         store(dir.path(), &cached).unwrap();
         assert_eq!(load(dir.path(), "k"), Some(cached));
         assert_eq!(load(dir.path(), "other"), None);
-        std::fs::write(dir.path().join(FILE), b"{\"key\":\"k\",").unwrap();
+        store(dir.path(), &Cached { key: "other".into(), steps: vec![] }).unwrap();
+        assert_eq!(load(dir.path(), "k"), Some(Cached { key: "k".into(), steps: vec![("pytest".into(), vec!["a::b".into()])] }));
+        std::fs::write(dir.path().join(FILE), b"[{\"key\":\"k\",").unwrap();
         assert_eq!(load(dir.path(), "k"), None);
     }
 }

@@ -5,20 +5,18 @@ use crate::outcome::Outcome;
 use crate::ui::Face;
 use fs_err::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 /// One run's record.
 pub struct Recorder {
-    events: File,
+    events: Option<File>,
     next: u64,
     started: Instant,
     /// The fold of everything recorded so far.
     pub outcome: Outcome,
     /// Who is shown it.
     pub face: Face,
-    /// The run's folder.
-    pub run_dir: PathBuf,
     /// A write of the record failed: then the run is infrastructure, since its report would not equal its events.
     failed: Option<String>,
 }
@@ -30,25 +28,32 @@ impl Recorder {
     /// Where `events.jsonl` can't be made.
     pub fn start(run_dir: &Path, face: Face, first: EventKind) -> std::io::Result<Self> {
         let events = File::create(run_dir.join("events.jsonl"))?;
-        let mut recorder = Recorder {
-            events,
-            next: 0,
-            started: Instant::now(),
-            outcome: Outcome::default(),
-            face,
-            run_dir: run_dir.to_owned(),
-            failed: None,
-        };
+        Ok(Self::with(Some(events), face, first))
+    }
+
+    /// A record that is folded and shown, and not written: a self-check that needed no cell.
+    #[must_use]
+    pub fn in_memory(face: Face, first: EventKind) -> Self {
+        Self::with(None, face, first)
+    }
+
+    fn with(events: Option<File>, face: Face, first: EventKind) -> Self {
+        let mut recorder =
+            Recorder { events, next: 0, started: Instant::now(), outcome: Outcome::default(), face, failed: None };
         recorder.record(first);
-        Ok(recorder)
+        recorder
     }
 
     /// Appends one event.
     pub fn record(&mut self, kind: EventKind) {
         let event = Event { seq: self.next, at_ms: self.elapsed_ms(), kind };
         self.next += 1;
-        let line = serde_json::to_vec(&event).expect("events have string keys and finite numbers");
-        if let Err(error) = self.events.write_all(&[line, vec![b'\n']].concat())
+        let written = self.events.as_mut().map_or(Ok(()), |file| {
+            let mut line = serde_json::to_vec(&event).expect("events have string keys and finite numbers");
+            line.push(b'\n');
+            file.write_all(&line)
+        });
+        if let Err(error) = written
             && self.failed.is_none()
         {
             self.failed = Some(error.to_string());
@@ -98,7 +103,7 @@ impl Recorder {
         let wall_ms = self.elapsed_ms();
         self.record(EventKind::RunFinished { wall_ms });
         // The report is written even where this fails; a lost record was said above.
-        let _ = self.events.sync_all();
+        let _ = self.events.as_ref().map(File::sync_all);
     }
 }
 
