@@ -73,6 +73,16 @@ pub enum Source {
     Commit(String),
 }
 
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Source::Worktree => "worktree",
+            Source::Index { .. } => "index",
+            Source::Commit(name) => name,
+        })
+    }
+}
+
 /// What git tracks at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

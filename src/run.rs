@@ -105,7 +105,11 @@ impl Run {
                 self.states[step] = if ok { State::Succeeded } else { State::Failed };
                 actions.extend(events.into_iter().map(Action::Record));
                 if !ok && self.fail_fast {
-                    self.skip(step + 1, &format!("{} failed and --fail-fast is set", self.steps[step].id), &mut actions);
+                    self.skip(
+                        step + 1,
+                        &format!("{} failed and --fail-fast is set", self.steps[step].id),
+                        &mut actions,
+                    );
                     let later: Vec<_> = self.running().filter(|i| *i > step).collect();
                     if !later.is_empty() {
                         actions.push_back(Action::Send(later, ToAgent::Cancel {}));
@@ -153,7 +157,10 @@ impl Run {
         for i in from..self.states.len() {
             if self.states[i] == State::Waiting {
                 self.states[i] = State::Skipped;
-                actions.push_back(Action::Record(EventKind::StepSkipped { step: self.steps[i].id.clone(), why: why.to_owned() }));
+                actions.push_back(Action::Record(EventKind::StepSkipped {
+                    step: self.steps[i].id.clone(),
+                    why: why.to_owned(),
+                }));
             }
         }
     }

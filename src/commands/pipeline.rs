@@ -4,11 +4,12 @@ use super::context::Context;
 use super::jobs::CellJobs;
 use super::survey::{self, Asked, Survey};
 use super::{publish, runs};
-use crate::cell::Namespaces;
-use crate::code::ExitCode;
-use crate::environment::store::{BuildError, Ready, Store};
-use crate::environment::{Progress, lib_py, project};
-use crate::event::{EnvironmentInfo, EventKind, Glimpse, SnapshotInfo};
+use crate::cell::{self, Namespaces};
+use crate::code::ParityCode;
+use crate::environment::interpreter::Interpreter;
+use crate::environment::store::{BuildError, Ready, State};
+use crate::environment::{Progress, RunJob, project};
+use crate::event::{EnvironmentInfo, EventKind, SnapshotInfo};
 use crate::finding::Finding;
 use crate::lock::{Lock, Project};
 use crate::outcome::Outcome;
@@ -152,7 +153,7 @@ impl Drive<'_> {
             self.judge(first_plan, findings);
             return Err(Stop::Judged);
         }
-        let environment = self.environment(&lock, &mut survey).await?;
+        let environment = self.environment(&mut survey).await?;
         let (mut plan, findings) = plan::plan(&lock, &survey.facts, request);
         if let (Some(seconds), Command::Exec { .. }) = (self.job.timeout_sec, &request.command) {
             plan.steps.iter_mut().for_each(|step| step.timeout_ms = seconds.saturating_mul(1000));
@@ -166,7 +167,7 @@ impl Drive<'_> {
             return Ok(());
         }
         let world = self.world(&lock, &survey, environment.as_ref(), &status, &plan).await?;
-        session::steps(self.recorder, &Namespaces, &world, &plan, self.signals).await;
+        session::steps(self.recorder, &Namespaces::default(), &world, &plan, self.signals).await;
         Ok(())
     }
 
@@ -178,12 +179,23 @@ impl Drive<'_> {
     }
 
     /// Finds or builds the environment, and reads what is in it.
-    async fn environment(&mut self, lock: &Lock, survey: &mut Survey) -> Result<Option<Ready>, Stop> {
-        let (Some(key), Some(interpreter)) = (&survey.key, &survey.interpreter) else { return Ok(None) };
-        let (store, spec) = super::env::spec(self.context, self.repo, lock, interpreter, &survey.pinned, key);
+    async fn environment(&mut self, survey: &mut Survey) -> Result<Option<Ready>, Stop> {
+        let (Some(key), Some(interpreter)) = (survey.key.clone(), &survey.interpreter) else { return Ok(None) };
+        let store = super::env::store(self.context, self.repo);
+        let spec = super::env::spec(self.context, interpreter, &survey.pinned, false);
         let stage = self.recorder.stage_started("environment", format!("Python {}", interpreter.facts.version));
+        let there = store.path(&key).is_dir();
+        if there && self.job.deep {
+            // A full run reads every file again; what differs is a finding, and nothing is run.
+            if let State::Broken(deviations) = store.state_deep(&key) {
+                survey.facts.environment = Some(super::env::broken_facts(&key, &deviations));
+                self.recorder.stage_finished(stage, "differs from its seal");
+                return Ok(None);
+            }
+        }
         let (progress, mut progressed) = tokio::sync::mpsc::unbounded_channel::<Progress>();
-        let mut jobs = CellJobs::new(&Namespaces, self.run_dir.join("jobs"));
+        let cell = Namespaces::default();
+        let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
         let ready = {
             let report = move |p: Progress| {
                 // The face may be gone while the build is being ended.
@@ -199,26 +211,31 @@ impl Drive<'_> {
                 }
             }
         };
-        let ready = ready.map_err(|error| build_stop(&error))?;
-        let deviations = store.deviations(&ready, self.job.deep).map_err(|error| Stop::broken("environment", error))?;
-        survey.facts.environment = Some(EnvironmentFacts {
-            key: key.as_str().to_owned(),
-            packages: ready.packages.clone(),
-            deviations: deviations.iter().map(ToString::to_string).collect(),
-        });
-        store.link(&self.repo.root, &ready).map_err(|error| Stop::broken("environment", error))?;
-        let what = if ready.built { "built" } else { "is there" };
-        self.recorder.stage_finished(stage, format!("{} packages, {what}", ready.packages.len()));
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(BuildError::Broken { key, deviations }) => {
+                survey.facts.environment = Some(super::env::broken_facts(&key, &deviations));
+                self.recorder.stage_finished(stage, "differs from its seal");
+                return Ok(None);
+            }
+            Err(error) => return Err(build_stop(&error)),
+        };
+        let packages = super::env::packages(&ready);
+        store.current_link(&self.repo.root, &key).map_err(|error| Stop::broken("environment", error))?;
+        let what = if there { "is there" } else { "built" };
+        self.recorder.stage_finished(stage, format!("{} packages, {what}", packages.len()));
         self.recorder.record(EventKind::EnvironmentReady {
             environment: EnvironmentInfo {
                 key: key.as_str().to_owned(),
-                path: ready.path.strip_prefix(&self.repo.root).unwrap_or(&ready.path).display().to_string(),
+                path: ready.root.strip_prefix(&self.repo.root).unwrap_or(&ready.root).display().to_string(),
                 python: interpreter.facts.version.clone(),
-                built: ready.built,
-                installer: ready.installer.clone(),
-                packages: ready.packages.clone(),
+                built: !there,
+                installer: format!("ft {}", env!("CARGO_PKG_VERSION")),
+                packages: packages.clone(),
             },
         });
+        survey.facts.environment =
+            Some(EnvironmentFacts { key: key.as_str().to_owned(), packages, deviations: Vec::new() });
         Ok(Some(ready))
     }
 
@@ -265,33 +282,55 @@ impl Drive<'_> {
         };
         let editable = lock.environment.as_ref().is_some_and(|e| e.project == Project::Editable);
         if editable && plan.steps.iter().any(|step| step.project) {
-            self.project(&mut world, lock).await?;
+            if let Some(interpreter) = &survey.interpreter {
+                self.project(&mut world, interpreter).await?;
+            }
         }
         Ok(world)
     }
 
     /// The project under test as a layer of its own, made in a cell without network.
-    async fn project(&mut self, world: &mut World, lock: &Lock) -> Result<(), Stop> {
+    async fn project(&mut self, world: &mut World, interpreter: &Interpreter) -> Result<(), Stop> {
+        let Some(env) = world.env.clone() else { return Ok(()) };
         let stage = self.recorder.stage_started("project", "as an editable install makes it");
-        let scratch = self.run_dir.join("project");
-        let layer = project::Layer::in_folder(&scratch);
-        let job = layer.job(&world.clone().into_parts(), &lock.env).map_err(|error| Stop::broken("project", error))?;
-        let mut jobs = CellJobs::new(&Namespaces, self.run_dir.join("jobs"));
-        let end = tokio::select! {
-            biased;
-            signal = self.signals.next() => return Err(Stop::Interrupted(signal)),
-            end = crate::environment::RunJob::run(&mut jobs, job) => end,
+        let (out, scratch) = (self.run_dir.join("project"), self.run_dir.join("cells/project"));
+        for folder in [&out, &scratch] {
+            fs_err::create_dir_all(folder).map_err(|error| Stop::broken("project", error))?;
+        }
+        let parts = project::World { interpreter, env: &env, lib: &world.lib, source_date_epoch: None };
+        let job = project::layer_job(&parts, world.trees.clone(), out.clone(), scratch);
+        let cell = Namespaces::default();
+        let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
+        let end = {
+            let mut run = std::pin::pin!(jobs.run(job));
+            loop {
+                tokio::select! {
+                    biased;
+                    signal = self.signals.next() => if signal.ends() { return Err(Stop::Interrupted(signal)) },
+                    end = &mut run => break end,
+                }
+            }
         };
         let end = end.map_err(|error| Stop::broken("project", error))?;
-        match layer.finish(&end) {
-            Ok(made) => {
-                world.project = Some(made.layer);
-                world.trees.splice(0..0, made.tree);
-                self.recorder.stage_finished(stage, made.summary);
-                Ok(())
-            }
-            Err(finding) => Err(Stop::Found(Box::new(finding))),
+        fs_err::write(world.log("project"), &end.log).map_err(|error| Stop::broken("project", error))?;
+        let found = |message: String, hint: &str| {
+            Stop::Found(Box::new(Finding::new(ParityCode::BUILD_FAILED, "project", message).hint(hint)))
+        };
+        let layer = project::read_layer(&out).map_err(|error| {
+            found(format!("the project could not be made importable: {error}\n{}", end.tail(20)), "read logs/project.log")
+        })?;
+        if let Some(problem) = layer.problem {
+            return Err(found(format!("{}\n{}", problem.message, end.tail(20)).trim_end().to_owned(), problem.kind.hint()));
         }
+        let made = out.join("layer");
+        if !layer.tree.is_empty() {
+            // Steps may change what the build left in the tree, so it belongs to them.
+            give_to_step(&made.join("tree")).map_err(|error| Stop::broken("project", error))?;
+            world.trees.insert(0, made.join("tree"));
+        }
+        world.project = Some(made);
+        self.recorder.stage_finished(stage, format!("{} ({})", layer.backend, layer.hook));
+        Ok(())
     }
 
     /// Blocking work beside the signals.
@@ -324,18 +363,17 @@ fn build_stop(error: &BuildError) -> Stop {
     }
 }
 
-/// The exit status of a finished job.
-pub(super) fn exit(done: &Done) -> ExitCode {
-    done.outcome.exit()
-}
-
-/// Where a store of this repository keeps its environments and wheels.
-pub(super) fn store(context: &Context, repo: &Repo) -> Store {
-    let wheels = context.vars.cache_dir.clone().unwrap_or_else(|| repo.state_dir().join("cache")).join("wheels");
-    Store::open(repo.state_dir(), wheels)
-}
-
-/// A glimpse of a stage.
-pub(super) fn moved(stage: &str, detail: impl Into<String>) -> Glimpse {
-    Glimpse::Progress { stage: stage.to_owned(), detail: detail.into(), done: 0, total: 0 }
+/// As root a step runs under another uid; what it may change must belong to that.
+fn give_to_step(tree: &Path) -> std::io::Result<()> {
+    let Some((uid, gid)) = cell::step_owner() else { return Ok(()) };
+    let mut left = vec![tree.to_owned()];
+    while let Some(path) = left.pop() {
+        std::os::unix::fs::lchown(&path, Some(uid), Some(gid))?;
+        if path.is_dir() && !path.is_symlink() {
+            for entry in fs_err::read_dir(&path)? {
+                left.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
 }

@@ -61,6 +61,9 @@ pub enum SnapshotError {
         /// What the tree names.
         commit: String,
     },
+    /// The tar can't be unpacked again.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
     /// A file can't be read, or the tar can't be written.
     #[error("{path}: {source}")]
     Io {
@@ -79,7 +82,10 @@ impl SnapshotError {
             SnapshotError::Changed(_) => "end what writes to the file, then run again",
             SnapshotError::Unmerged => "resolve the conflicts and `git add` the files",
             SnapshotError::SubmoduleCommit { .. } => "fetch it with `git submodule update --init --recursive`",
-            SnapshotError::Git(_) | SnapshotError::NoSuchFolder(_) | SnapshotError::Io { .. } => return None,
+            SnapshotError::Git(_)
+            | SnapshotError::NoSuchFolder(_)
+            | SnapshotError::Unpack(_)
+            | SnapshotError::Io { .. } => return None,
         })
     }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// What each top-level module may name with `crate::`. Pure modules import only pure modules; effects import pure ones;
 /// wiring imports all; nothing imports wiring.
-const PURE: &[&str] = &["code", "frame", "finding", "step", "lock", "plan", "results", "event", "run", "outcome", "report", "repo"];
+const PURE: &[&str] =
+    &["code", "frame", "finding", "step", "lock", "plan", "results", "event", "run", "outcome", "report", "repo"];
 const EFFECTS: &[&str] = &["facts", "snapshot", "environment", "artifacts", "hooks", "resolve", "lib_py"];
 const WIRING: &[&str] = &["session", "commands", "lib"];
 
@@ -80,7 +81,8 @@ fn modules_import_only_what_the_house_allows() {
         read += 1;
         let Some(allowed) = allowed(&module) else { continue };
         let text = std::fs::read_to_string(&path).unwrap();
-        let bad: Vec<_> = imports(&text).into_iter().filter(|name| *name != module && !allowed.contains(name.as_str())).collect();
+        let bad: Vec<_> =
+            imports(&text).into_iter().filter(|name| *name != module && !allowed.contains(name.as_str())).collect();
         if !bad.is_empty() {
             wrong.insert(path, bad);
         }
