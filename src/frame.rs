@@ -149,7 +149,10 @@ macro_rules! frames {
             fn decode(kind: u8, mut input: &[u8]) -> Result<Self, FrameError> {
                 let input = &mut input;
                 let frame = match kind {
-                    $( $kind => (|| Some($name::$variant { $( $field: <$t as Wire>::take(input)?, )* }))(), )*
+                    $( $kind => {
+                        let mut take = || Some($name::$variant { $( $field: <$t as Wire>::take(input)?, )* });
+                        take()
+                    } )*
                     _ => return Err(FrameError::Kind(kind)),
                 };
                 frame.filter(|_| input.is_empty()).ok_or(FrameError::Payload(kind))
