@@ -4,6 +4,31 @@
 //! [`Lock`], so that nothing behind this module asks for the version of the file again, but for [`Lock::version`] where
 //! a version 1 lock means something else (an absent `coverage_min` counts as 0 there).
 
+pub mod closure;
+pub mod collection;
+pub mod edit;
+pub mod error;
+pub mod host;
+pub mod ini;
+pub mod inside;
+pub mod judge;
+pub mod parse;
+pub mod pep508;
+pub mod place;
+pub mod raw;
+mod requirements;
+pub mod schema;
+pub mod stale;
+pub mod step;
+#[cfg(test)]
+mod tests;
+mod unknown;
+mod uv_lock;
+
+pub use error::{LockError, Warning};
+pub use judge::PENDING;
+pub use parse::MAX_BYTES;
+
 use crate::step::{Gate, Network};
 use camino::Utf8PathBuf;
 use indexmap::IndexMap;
@@ -189,6 +214,12 @@ pub struct Container {
     pub image: Option<String>,
     /// Whether only container mode counts.
     pub force: bool,
+    /// `sha256:...` of the image's configuration: the same in every image store.
+    pub config_digest: Option<String>,
+    /// `sha256:...` of each unpacked layer, lowest first.
+    pub diff_ids: Vec<String>,
+    /// `linux/amd64`.
+    pub platform: Option<String>,
 }
 
 /// The kinds of cells, weakest first.

@@ -1,0 +1,246 @@
+//! From the lock's tools to steps: command lines, environment, limits, readers.
+
+use super::inputs::{Command, Facts, Request};
+use super::preflight::normalise;
+use crate::code::ParityCode;
+use crate::lock::{Lock, Tool};
+use crate::step::{Gate, Limits, Network, Reader, Step};
+use std::collections::BTreeMap;
+
+/// Milliseconds that the steps we add ourselves may take.
+const BUILD_MS: u64 = 600_000;
+const IMPORT_MS: u64 = 120_000;
+const COVERAGE_MS: u64 = 120_000;
+const GRACE_MS: u64 = 5_000;
+
+/// Output kept of one step where the lock sets no limit, in bytes.
+const OUTPUT_BYTES: u64 = 64 << 20;
+/// Processes and threads of a cell where the lock sets no limit: stops a fork bomb before the machine does.
+const PIDS: u64 = 4096;
+
+/// The steps of this request, in plan order: build, import, the lock's tools, coverage.
+pub(super) fn steps(lock: &Lock, facts: &Facts, request: &Request) -> Vec<Step> {
+    let wanted = |name: &str| request.only.is_empty() || request.only.iter().any(|only| only == name);
+    match &request.command {
+        Command::Check { collect: false } => Vec::new(),
+        Command::Check { collect: true } => {
+            lock.tools.iter().filter_map(|(name, tool)| collect(lock, facts, request, name, tool)).collect()
+        }
+        Command::Exec { argv } => vec![exec(lock, request, argv)],
+        Command::Run => {
+            let mut steps = Vec::new();
+            if lock.build && wanted("build") {
+                steps.push(build(lock, request));
+            }
+            if lock.build && !lock.import_names.is_empty() && wanted("import") {
+                steps.push(import(lock, request));
+            }
+            steps.extend(
+                lock.tools.iter().filter(|(name, _)| wanted(name)).map(|(name, tool)| check(lock, request, name, tool)),
+            );
+            steps.extend(coverage(lock, facts, request, &steps));
+            steps
+        }
+    }
+}
+
+/// What every step sees before the lock's own variables. Nothing of the caller's environment is in it.
+fn environment(lock: &Lock, own: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
+    let fixed = [
+        ("PATH", "/ft/project/bin:/ft/env/bin:/usr/local/bin:/usr/bin:/bin"),
+        ("HOME", "/ft/home"),
+        ("USER", "ft"),
+        ("LOGNAME", "ft"),
+        ("SHELL", "/bin/sh"),
+        ("LANG", "C.UTF-8"),
+        ("LC_ALL", "C.UTF-8"),
+        ("TZ", "UTC"),
+        ("TERM", "dumb"),
+        ("COLUMNS", "120"),
+        ("TMPDIR", "/tmp"),
+        ("VIRTUAL_ENV", "/ft/env"),
+        ("PYTHONNOUSERSITE", "1"),
+        // Sets in parametrize and the like give the same order here and in CI; `ft lock` looks for the ones that don't.
+        ("PYTHONHASHSEED", "0"),
+        ("FT_OUT", "/ft/out"),
+    ];
+    let mut env: BTreeMap<String, String> = fixed.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    env.extend(lock.env.clone());
+    env.extend(own.cloned().unwrap_or_default());
+    env
+}
+
+fn limits(lock: &Lock) -> Limits {
+    const MIB: u64 = 1 << 20;
+    Limits {
+        memory_bytes: lock.limits.mem_mb.map(|mb| mb.saturating_mul(MIB)),
+        pids: Some(lock.limits.pids.unwrap_or(PIDS)),
+        disk_bytes: lock.limits.disk_mb.map(|mb| mb.saturating_mul(MIB)),
+        output_bytes: Some(lock.limits.output_mb.map_or(OUTPUT_BYTES, |mb| mb.saturating_mul(MIB))),
+        cpus: lock.limits.cpu_count,
+    }
+}
+
+fn policy(lock: &Lock, request: &Request, own: Option<&Network>) -> Network {
+    if request.no_network { Network::Loopback } else { own.unwrap_or(&lock.network).clone() }
+}
+
+/// A step of our own with the defaults of its gate.
+fn own(lock: &Lock, request: &Request, id: &str, gate: Gate, timeout_ms: u64, argv: Vec<String>) -> Step {
+    Step {
+        id: id.to_owned(),
+        gate,
+        argv,
+        env: environment(lock, None),
+        cwd: "".into(),
+        timeout_ms,
+        grace_ms: GRACE_MS,
+        network: policy(lock, request, None),
+        limits: limits(lock),
+        needs: Vec::new(),
+        project: true,
+        tree: true,
+        collect: Vec::new(),
+        on_fail: gate.on_fail(),
+        on_timeout: ParityCode::STEP_TIMEOUT,
+        reader: Reader::Plain,
+    }
+}
+
+fn words(argv: &[&str]) -> Vec<String> {
+    argv.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn build(lock: &Lock, request: &Request) -> Step {
+    let argv = words(&["python", "-I", "/ft/lib/ft_project.py", "wheel", "/ft/work", "/ft/out/dist"]);
+    Step { project: false, ..own(lock, request, "build", Gate::Build, BUILD_MS, argv) }
+}
+
+/// Starts in an empty tree, without the project layer: what it imports can only come from the wheel.
+fn import(lock: &Lock, request: &Request) -> Step {
+    let mut argv = words(&["python", "-I", "/ft/lib/ft_import.py", "/ft/dist"]);
+    argv.extend(lock.import_names.iter().cloned());
+    Step {
+        project: false,
+        tree: false,
+        needs: vec!["build".to_owned()],
+        ..own(lock, request, "import", Gate::Import, IMPORT_MS, argv)
+    }
+}
+
+fn exec(lock: &Lock, request: &Request, argv: &[String]) -> Step {
+    Step { timeout_ms: 0, ..own(lock, request, "exec", Gate::Prepare, 0, argv.to_vec()) }
+}
+
+/// Which tool a command line starts, also as `python -m NAME`.
+fn program(tool: &Tool) -> &str {
+    match (tool.command.as_str(), tool.args.first().map(String::as_str), tool.args.get(1)) {
+        ("python" | "python3", Some("-m"), Some(module)) => module,
+        (command, ..) => command,
+    }
+}
+
+/// The command line with `extra` right after the program's name, so that the lock's own arguments come last and win.
+fn command_line(tool: &Tool, extra: &[&str]) -> Vec<String> {
+    let at = if program(tool) == tool.command { 0 } else { 2 };
+    let mut argv = vec![tool.command.clone()];
+    argv.extend(tool.args[..at].iter().cloned());
+    argv.extend(words(extra));
+    argv.extend(tool.args[at..].iter().cloned());
+    argv
+}
+
+fn is_pytest(tool: &Tool) -> bool {
+    matches!(program(tool), "pytest" | "py.test")
+}
+
+fn check(lock: &Lock, request: &Request, name: &str, tool: &Tool) -> Step {
+    let (argv, reader) = match program(tool) {
+        _ if is_pytest(tool) => (command_line(tool, &["-p", "ft_pytest"]), Reader::Pytest),
+        "bandit" => bandit(tool),
+        _ => (command_line(tool, &[]), Reader::Plain),
+    };
+    let coverage_data = if tool.gate == Gate::Tests { words(&[".coverage", ".coverage.*"]) } else { Vec::new() };
+    Step {
+        id: name.to_owned(),
+        gate: tool.gate,
+        argv,
+        env: environment(lock, Some(&tool.env)),
+        cwd: tool.cwd.clone(),
+        timeout_ms: tool.timeout_sec.saturating_mul(1000),
+        grace_ms: tool.grace_sec.saturating_mul(1000),
+        network: policy(lock, request, tool.network.as_ref()),
+        limits: limits(lock),
+        needs: tool.needs.clone(),
+        project: true,
+        tree: true,
+        collect: lock.collect.iter().cloned().chain(coverage_data).collect(),
+        on_fail: tool.gate.on_fail(),
+        on_timeout: ParityCode::STEP_TIMEOUT,
+        reader,
+    }
+}
+
+/// Bandit's verdict is read from its JSON, whatever its arguments print: where they leave the format to us it is
+/// written beside; where they write JSON themselves that is read; any other format runs through a wrapper that asks
+/// bandit a second time.
+fn bandit(tool: &Tool) -> (Vec<String>, Reader) {
+    const OURS: &str = "/ft/out/bandit.json";
+    let value = |short: &str, long: &str| {
+        tool.args.iter().enumerate().find_map(|(i, arg)| {
+            let after = arg.strip_prefix(&format!("{long}=")).map(str::to_owned);
+            after.or_else(|| (arg == short || arg == long).then(|| tool.args.get(i + 1).cloned()).flatten())
+        })
+    };
+    match (value("-f", "--format").as_deref(), value("-o", "--output")) {
+        (None, None) => {
+            let mut argv = command_line(tool, &[]);
+            argv.extend(words(&["-f", "json", "-o", OURS]));
+            (argv, Reader::Bandit(OURS.to_owned()))
+        }
+        (Some("json"), Some(path)) => (command_line(tool, &[]), Reader::Bandit(path)),
+        _ => {
+            let mut argv = words(&["python", "/ft/lib/ft_bandit.py"]);
+            argv.extend(tool.args.iter().cloned());
+            (argv, Reader::Bandit(OURS.to_owned()))
+        }
+    }
+}
+
+/// The collection of a test step, for the self-check: the same arguments, and nothing that measures or distributes.
+fn collect(lock: &Lock, facts: &Facts, request: &Request, name: &str, tool: &Tool) -> Option<Step> {
+    if tool.gate != Gate::Tests || !is_pytest(tool) {
+        return None;
+    }
+    let mut step = check(lock, request, name, tool);
+    step.argv.push("--collect-only".to_owned());
+    let has = |package: &str| super::packages(facts).is_some_and(|have| have.contains_key(&normalise(package)));
+    if has("pytest-cov") {
+        step.argv.push("--no-cov".to_owned());
+    }
+    if has("pytest-xdist") {
+        step.argv.push("-n0".to_owned());
+    }
+    // Version 1 locks often set it; the cell's bytecode would be lost for nothing (DESIGN section 7).
+    step.env.remove("PYTHONDONTWRITEBYTECODE");
+    step.reader = Reader::Collection;
+    step.collect = Vec::new();
+    step.needs = Vec::new();
+    Some(step)
+}
+
+/// Reads what the test steps measured, where the lock asks for coverage or a test step measures it anyway.
+fn coverage(lock: &Lock, facts: &Facts, request: &Request, steps: &[Step]) -> Option<Step> {
+    let measured = |step: &&Step| step.gate == Gate::Tests && step.argv.iter().any(|arg| arg.starts_with("--cov"));
+    let asked = lock.thresholds.coverage_min.is_some() && request.only.is_empty();
+    let has_coverage = super::packages(facts).is_some_and(|have| have.contains_key("coverage"));
+    if !asked && (!has_coverage || !steps.iter().any(|step| measured(&step))) {
+        return None;
+    }
+    let argv = words(&["python", "/ft/lib/ft_coverage.py"]);
+    Some(Step {
+        needs: steps.iter().filter(|step| step.gate == Gate::Tests).map(|step| step.id.clone()).collect(),
+        reader: Reader::Coverage,
+        ..own(lock, request, "coverage", Gate::Coverage, COVERAGE_MS, argv)
+    })
+}
