@@ -19,7 +19,7 @@ pub struct Beneath {
 mod linux {
     use super::{Beneath, File, Path, io};
     use rustix::fd::OwnedFd;
-    use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, statat, unlinkat};
+    use rustix::fs::{AtFlags, Mode, OFlags, fchmod, mkdirat, openat, renameat, statat, unlinkat};
 
     const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -107,13 +107,6 @@ mod linux {
                 at = openat(&at, name, FOLDER, Mode::empty())?;
             }
             Ok(at)
-        }
-
-        /// Whether this is the directory that a path names now.
-        #[cfg(test)]
-        pub fn is_at(&self, path: &Path) -> bool {
-            let here = fstat(&self.root).map(|stat| stat.st_ino);
-            here.ok() == std::fs::metadata(path).ok().map(|meta| std::os::unix::fs::MetadataExt::ino(&meta))
         }
     }
 }

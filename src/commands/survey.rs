@@ -1,17 +1,22 @@
 //! Lock and facts of one tree: everything the plan is made from. Reads; judges nothing.
 
 use super::context::Context;
+use super::hashes;
 use crate::cell;
+use crate::code::ParityCode;
+use crate::environment::Pinned;
 use crate::environment::interpreter::{self, Interpreter, Memory, SearchPath};
 use crate::environment::key::EnvKey;
 use crate::facts::files::Files;
+use crate::facts::git::TreeState;
 use crate::finding::Finding;
-use crate::lock::closure::{Closure, ClosureError, Pinned};
-use crate::lock::{LOCK_PATH, Lock, hashes};
-use crate::code::ParityCode;
+use crate::frame::Observed;
+use crate::lock::closure::{Closure, ClosureError};
+use crate::lock::{LOCK_PATH, Lock};
 use crate::plan::inputs::{ClosureFacts, Facts, MachineFacts, PythonFacts};
-use crate::repo::{Repo, Source};
+use crate::repo::{Repo, Source, shown};
 use crate::ui;
+use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::collections::BTreeMap;
 
 /// What was read of one tree and this machine.
@@ -71,7 +76,8 @@ pub(super) fn survey(context: &Context, repo: &Repo, lock: &Lock, asked: Asked<'
     let texts = read_texts(&files, lock);
     let (interpreter, pythons_found) = find_python(context, repo, lock, asked.python);
     let (closure, pinned) = closure_facts(lock, &texts, interpreter.as_ref());
-    let key = interpreter.as_ref().filter(|_| matches!(closure, ClosureFacts::Ready(_))).map(|i| EnvKey::new(i, &pinned));
+    let key =
+        interpreter.as_ref().filter(|_| matches!(closure, ClosureFacts::Ready(_))).map(|i| EnvKey::new(i, &pinned));
     let facts = Facts {
         ft_version: env!("CARGO_PKG_VERSION").to_owned(),
         python: interpreter.as_ref().map(|i| PythonFacts { version: i.facts.version.clone() }),
@@ -146,7 +152,9 @@ fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) 
             .collect();
         let stale = match hashes::sources_sha256(&sources) {
             Ok(now) if now == *locked => None,
-            Ok(_) => Some(format!("{} changed since {} was resolved", environment.sources.join(", "), environment.from)),
+            Ok(_) => {
+                Some(format!("{} changed since {} was resolved", environment.sources.join(", "), environment.from))
+            }
             Err(error) => Some(error.to_string()),
         };
         if let Some(stale) = stale {
@@ -156,9 +164,10 @@ fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) 
     let read = |path: &str| text(texts, path).ok_or_else(|| format!("{path} is not there"));
     let closure = || -> Result<Vec<Pinned>, (String, bool)> {
         let from = read(environment.from.as_str()).map_err(|e| (e, false))?;
-        let bad = |path: &str, error: &ClosureError| (format!("{path}: {error}"), error.code() == ParityCode::PACKAGE_HASH);
+        let bad =
+            |path: &str, error: &ClosureError| (format!("{path}: {error}"), error.code() == ParityCode::PACKAGE_HASH);
         let closure = if environment.from.file_name() == Some("uv.lock") {
-            Closure::from_uv_lock(&from, &environment.groups, &environment.extras)
+            Closure::from_uv_lock(&from, &environment.groups, &environment.extras, None)
         } else {
             Closure::from_requirements(&from)
         }
@@ -170,8 +179,14 @@ fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) 
                 closure.with_extra(Closure::from_requirements(&text).map_err(|error| bad(extra.as_str(), &error))?)
             }
         };
-        let markers = crate::environment::dists::marker_environment(&interpreter.facts.markers).map_err(|e| (e, false))?;
-        closure.select(&markers).map_err(|error| bad(environment.from.as_str(), &error))
+        let markers =
+            crate::environment::dists::marker_environment(&interpreter.facts.markers).map_err(|e| (e, false))?;
+        let selected = closure.select(&markers).map_err(|error| bad(environment.from.as_str(), &error))?;
+        let built = |name: &String| environment.sdists.iter().any(|sdist| sdist == name);
+        Ok(selected
+            .into_iter()
+            .map(|p| Pinned { sdist: built(&p.name), name: p.name, version: p.version, hashes: p.hashes })
+            .collect())
     };
     match closure() {
         Ok(pinned) => {
@@ -198,6 +213,31 @@ fn config_hashes(lock: &Lock, texts: &Texts) -> BTreeMap<String, Result<String, 
         .collect()
 }
 
+/// Names of files that git does not track, for people.
+pub(super) fn untracked(state: &TreeState) -> Vec<String> {
+    state.untracked.iter().map(|path| shown(path)).collect()
+}
+
+/// The lock's `scope.exclude` as one matcher.
+pub(super) fn globs(patterns: &[String]) -> Result<GlobSet, globset::Error> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(Glob::new(pattern)?);
+    }
+    set.build()
+}
+
+/// The interpreter for one Python of the matrix.
+pub(super) fn installed(context: &Context, repo: &Repo, python: &str) -> Option<Interpreter> {
+    let search = SearchPath { entries: context.vars.path.clone(), home: context.vars.home.clone(), extra: Vec::new() };
+    let mut memory = Memory::open(repo.state_dir().join("interpreters.json"));
+    interpreter::find(python, None, &search, &mut memory).ok()
+}
+
+fn limits_missing(observed: &[Observed]) -> Vec<String> {
+    observed.iter().filter(|wall| !wall.enforced).map(|wall| wall.wall.clone()).collect()
+}
+
 fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
@@ -205,9 +245,9 @@ fn cpus() -> usize {
 fn machine() -> MachineFacts {
     let probe = cell::probe();
     MachineFacts {
-        no_namespaces: probe.refusal().map(|refusal| (refusal.reason, refusal.fix)),
+        no_namespaces: probe.unavailable.as_ref().map(|why| (why.to_string(), why.fix().to_owned())),
         cpus: cpus(),
-        limits_missing: probe.limits_missing(),
+        limits_missing: limits_missing(&probe.observed),
         engines_tried: Vec::new(),
     }
 }

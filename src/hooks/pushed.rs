@@ -4,13 +4,13 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushedRef {
     /// What was named on the command line: `refs/heads/main`, `HEAD~1`, `:/some words`.
-    pub local: String,
+    pub local_ref: String,
     /// The object that is pushed: a commit, or an annotated tag.
-    pub object: String,
+    pub local_oid: String,
     /// Its name on the other side.
-    pub remote: String,
+    pub remote_ref: String,
     /// What the other side has; `None` for a name that is new there.
-    pub remote_object: Option<String>,
+    pub remote_oid: Option<String>,
 }
 
 /// Reads githooks(5), pre-push: `LOCAL OBJECT REMOTE OBJECT`, one line per ref. A deletion pushes nothing and is left
@@ -32,10 +32,10 @@ pub fn parse_pre_push(stdin: &str) -> Result<Vec<PushedRef>, UnreadablePush> {
         }
         if !is_zero(object) {
             pushed.push(PushedRef {
-                local: local.to_owned(),
-                object: object.to_owned(),
-                remote: remote.to_owned(),
-                remote_object: (!is_zero(theirs)).then(|| theirs.to_owned()),
+                local_ref: local.to_owned(),
+                local_oid: object.to_owned(),
+                remote_ref: remote.to_owned(),
+                remote_oid: (!is_zero(theirs)).then(|| theirs.to_owned()),
             });
         }
     }
@@ -69,9 +69,9 @@ mod tests {
         );
         let pushed = parse_pre_push(&stdin).unwrap();
         assert_eq!(pushed.len(), 3);
-        assert_eq!((&*pushed[0].object, pushed[0].remote_object.as_deref()), (&*a, Some(&*b)));
-        assert_eq!((&*pushed[1].remote, pushed[1].remote_object.as_deref()), ("refs/heads/new", None));
-        assert_eq!((&*pushed[2].local, &*pushed[2].object), (":/two words", &*b));
+        assert_eq!((&*pushed[0].local_oid, pushed[0].remote_oid.as_deref()), (&*a, Some(&*b)));
+        assert_eq!((&*pushed[1].remote_ref, pushed[1].remote_oid.as_deref()), ("refs/heads/new", None));
+        assert_eq!((&*pushed[2].local_ref, &*pushed[2].local_oid), (":/two words", &*b));
     }
 
     #[test]

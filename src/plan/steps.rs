@@ -112,13 +112,13 @@ fn words(argv: &[&str]) -> Vec<String> {
 }
 
 fn build(lock: &Lock, request: &Request) -> Step {
-    let argv = words(&["python", "/ft/lib/ft_build.py", "wheel", "/ft/work", "/ft/out/dist"]);
+    let argv = words(&["python", "-I", "/ft/lib/ft_project.py", "wheel", "/ft/work", "/ft/out/dist"]);
     Step { project: false, ..own(lock, request, "build", Gate::Build, BUILD_MS, argv) }
 }
 
 /// Starts in an empty tree, without the project layer: what it imports can only come from the wheel.
 fn import(lock: &Lock, request: &Request) -> Step {
-    let mut argv = words(&["python", "/ft/lib/ft_import.py", "/ft/dist"]);
+    let mut argv = words(&["python", "-I", "/ft/lib/ft_import.py", "/ft/dist"]);
     argv.extend(lock.import_names.iter().cloned());
     Step {
         project: false,

@@ -56,15 +56,7 @@ pub fn summary(outcome: &Outcome, tails: &BTreeMap<String, String>, detail: Deta
     for finding in &findings {
         say_finding(&mut page, finding);
     }
-    for (stage, message, hint) in &outcome.broken {
-        page.block(Line::new(Tone::Bad, "broken").and(Tone::Plain, format!(" {stage}: ")), Tone::Plain, message);
-        if !hint.is_empty() {
-            page.block(Line::new(Tone::Strong, "  hint: "), Tone::Plain, hint);
-        }
-    }
-    if let Some(bug) = &outcome.bug {
-        page.block(Line::new(Tone::Bad, "bug: "), Tone::Plain, bug);
-    }
+    say_broken(&mut page, outcome);
     if !detail.quiet {
         page.gap();
         notes(&mut page, outcome);
@@ -158,6 +150,29 @@ fn log(step: &Step) -> String {
     format!("artifacts/logs/{}.log", step.id)
 }
 
+/// One finding alone, where there is no run that could be summed up.
+#[must_use]
+pub fn finding(finding: &Finding) -> Page {
+    let mut page = Page::default();
+    say_finding(&mut page, finding);
+    page
+}
+
+/// What kept the command of `ft exec` from doing its own work: nothing is said where it simply ran.
+#[must_use]
+pub fn kept_from_running(outcome: &Outcome) -> Page {
+    let mut page = Page::default();
+    let denied = |finding: &&Finding| finding.code == crate::code::ParityCode::NETWORK_VIOLATED;
+    let timeout = |finding: &&Finding| finding.code == crate::code::ParityCode::STEP_TIMEOUT;
+    let ran = outcome.findings();
+    let of_step = ran.iter().skip(outcome.preflight.len()).filter(|f| denied(f) || timeout(f));
+    for finding in outcome.preflight.iter().filter(|finding| !finding.warning).chain(of_step) {
+        say_finding(&mut page, finding);
+    }
+    say_broken(&mut page, outcome);
+    page
+}
+
 fn say_finding(page: &mut Page, finding: &Finding) {
     let (tone, head) = if finding.warning { (Tone::Warn, "warning ") } else { (Tone::Bad, "") };
     let head = Line::new(tone, format!("{head}{}", finding.code)).and(Tone::Plain, format!(" {}: ", finding.gate));
@@ -166,6 +181,18 @@ fn say_finding(page: &mut Page, finding: &Finding) {
         page.say(format!("  {line}"));
     }
     page.block(Line::new(Tone::Strong, "  hint: "), Tone::Plain, &finding.hint);
+}
+
+fn say_broken(page: &mut Page, outcome: &Outcome) {
+    for (stage, message, hint) in &outcome.broken {
+        page.block(Line::new(Tone::Bad, "broken").and(Tone::Plain, format!(" {stage}: ")), Tone::Plain, message);
+        if !hint.is_empty() {
+            page.block(Line::new(Tone::Strong, "  hint: "), Tone::Plain, hint);
+        }
+    }
+    if let Some(bug) = &outcome.bug {
+        page.block(Line::new(Tone::Bad, "bug: "), Tone::Plain, bug);
+    }
 }
 
 /// What was missing, what does not hold, and what CI will not see.

@@ -66,7 +66,7 @@ struct Member {
 /// [`UnpackError`]; what was written until then stays.
 pub fn unpack(snapshot: &Snapshot, dir: &Path, owner: Option<(u32, u32)>) -> Result<Unpacked, UnpackError> {
     let file = File::open(&snapshot.tar).map_err(io(&snapshot.tar))?;
-    let (files, links, mut folders) = members(&file, &snapshot.tar)?;
+    let Members { files, links, mut folders } = members(&file, &snapshot.tar)?;
     folders.insert(PathBuf::new());
     for folder in &folders {
         make_folder(&dir.join(folder))?;
@@ -91,11 +91,18 @@ pub fn unpack(snapshot: &Snapshot, dir: &Path, owner: Option<(u32, u32)>) -> Res
     Ok(Unpacked { files: (files.len() + links.len()) as u64, bytes: files.iter().map(|m| m.size).sum() })
 }
 
-type Link = (PathBuf, PathBuf, FileTime);
+/// What a tar holds.
+#[derive(Default)]
+struct Members {
+    files: Vec<Member>,
+    /// Path, target and time.
+    links: Vec<(PathBuf, PathBuf, FileTime)>,
+    folders: BTreeSet<PathBuf>,
+}
 
 /// Reads the headers: files with their places, links, and every folder that must be there.
-fn members(file: &File, tar: &Path) -> Result<(Vec<Member>, Vec<Link>, BTreeSet<PathBuf>), UnpackError> {
-    let (mut files, mut links, mut folders) = (Vec::new(), Vec::new(), BTreeSet::new());
+fn members(file: &File, tar: &Path) -> Result<Members, UnpackError> {
+    let Members { mut files, mut links, mut folders } = Members::default();
     let mut file = file;
     file.seek(SeekFrom::Start(0)).map_err(io(tar))?;
     let mut archive = tar::Archive::new(file);
@@ -128,7 +135,7 @@ fn members(file: &File, tar: &Path) -> Result<(Vec<Member>, Vec<Link>, BTreeSet<
             _ => return Err(foreign("an entry that is no file, link or folder")),
         }
     }
-    Ok((files, links, folders))
+    Ok(Members { files, links, folders })
 }
 
 fn make_folder(at: &Path) -> Result<(), UnpackError> {
