@@ -1,5 +1,6 @@
 //! Environments built from real wheels by a real Python. The wheels come from the package index, pinned by sha256.
 
+mod processes;
 mod project;
 
 use super::fetch::{FetchError, Settings};
