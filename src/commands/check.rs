@@ -157,7 +157,7 @@ fn record(context: &Context, repo: &Repo, events: Vec<EventKind>) -> Result<Outc
     events.into_iter().for_each(|event| recorder.record(event));
     recorder.finish();
     publish::report_only(repo, &recorder.outcome);
-    recorder.face.finish(&recorder.outcome, &BTreeMap::new());
+    recorder.face.finish(&recorder.outcome, &BTreeMap::new(), &repo.state_dir());
     Ok(recorder.outcome)
 }
 

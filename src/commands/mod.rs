@@ -5,7 +5,6 @@ mod check;
 mod context;
 mod env;
 mod exec;
-mod hashes;
 mod hook;
 mod hooks;
 mod jobs;

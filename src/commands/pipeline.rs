@@ -89,7 +89,7 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     recorder.finish();
     let tails = runs::tails(&run_dir, &recorder.outcome);
     publish::publish(repo, &run_dir, &recorder.outcome, publish_wanted);
-    recorder.face.finish(&recorder.outcome, &tails);
+    recorder.face.finish(&recorder.outcome, &tails, &run_dir);
     Ok(Done { outcome: recorder.outcome, run_dir })
 }
 

@@ -48,6 +48,7 @@ pub(super) fn request(context: &Context, args: &Run, ci: bool) -> Request {
         changed_only: context.vars.changed_only,
         pytest_addopts: context.vars.pytest_addopts.clone(),
         strict_tree: ci || context.vars.ci,
+        update_collection: false,
         jobs: args.jobs,
     }
 }

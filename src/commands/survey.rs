@@ -1,7 +1,6 @@
 //! Lock and facts of one tree: everything the plan is made from. Reads; judges nothing.
 
 use super::context::Context;
-use super::hashes;
 use crate::cell;
 use crate::code::ParityCode;
 use crate::environment::Pinned;
@@ -12,7 +11,7 @@ use crate::facts::git::TreeState;
 use crate::finding::Finding;
 use crate::frame::Observed;
 use crate::lock::closure::{Closure, ClosureError};
-use crate::lock::{LOCK_PATH, Lock};
+use crate::lock::{LOCK_PATH, Lock, stale};
 use crate::plan::inputs::{ClosureFacts, Facts, MachineFacts, PythonFacts};
 use crate::repo::{Repo, Source, shown};
 use crate::ui;
@@ -98,7 +97,7 @@ type Texts = BTreeMap<String, Result<Vec<u8>, String>>;
 fn read_texts(files: &Files<'_>, lock: &Lock) -> Texts {
     let mut paths: Vec<String> = Vec::new();
     let hashed = lock.config_hashes.keys().chain(lock.project_files.keys());
-    paths.extend(hashed.map(|entry| hashes::split(entry).0.to_owned()));
+    paths.extend(hashed.map(|entry| stale::split_key(entry).0.to_owned()));
     if let Some(environment) = &lock.environment {
         paths.push(environment.from.to_string());
         paths.extend(environment.extra.iter().map(ToString::to_string));
@@ -150,7 +149,7 @@ fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) 
             .iter()
             .map(|path| (path.as_str(), texts.get(path).and_then(|t| t.as_ref().ok()).map_or(&[][..], Vec::as_slice)))
             .collect();
-        let stale = match hashes::sources_sha256(&sources) {
+        let stale = match stale::sources_sha256(&sources) {
             Ok(now) if now == *locked => None,
             Ok(_) => {
                 Some(format!("{} changed since {} was resolved", environment.sources.join(", "), environment.from))
@@ -202,11 +201,11 @@ fn config_hashes(lock: &Lock, texts: &Texts) -> BTreeMap<String, Result<String, 
         .keys()
         .chain(lock.project_files.keys())
         .map(|entry| {
-            let path = hashes::split(entry).0;
+            let path = stale::split_key(entry).0;
             let hash = match texts.get(path) {
                 None => Err("is not in the tree that is checked".to_owned()),
                 Some(Err(why)) => Err(why.clone()),
-                Some(Ok(bytes)) => hashes::config_hash(entry, bytes).map_err(|error| error.to_string()),
+                Some(Ok(bytes)) => stale::config_hash(entry, bytes).map_err(|error| error.to_string()),
             };
             (entry.clone(), hash)
         })

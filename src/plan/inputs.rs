@@ -27,6 +27,8 @@ pub struct Request {
     pub pytest_addopts: Option<String>,
     /// Whether hooks or CI run this: what is a warning by hand is an error there.
     pub strict_tree: bool,
+    /// Whether this command may write new tests into the manifest, where the lock allows it (`ft check`, not CI).
+    pub update_collection: bool,
     /// How many steps at once, where the caller says so.
     pub jobs: Option<usize>,
 }

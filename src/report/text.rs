@@ -33,6 +33,13 @@ impl Default for Detail {
 /// end well are shown.
 #[must_use]
 pub fn summary(outcome: &Outcome, tails: &BTreeMap<String, String>, detail: Detail) -> Page {
+    // `artifacts/` has the logs of the last run only; the run's own folder is right for every run that is kept.
+    summary_with_logs(outcome, tails, detail, &format!(".firsttry/runs/{}/logs", outcome.id))
+}
+
+/// [`summary`] with the folder that the logs are in.
+#[must_use]
+pub fn summary_with_logs(outcome: &Outcome, tails: &BTreeMap<String, String>, detail: Detail, logs: &str) -> Page {
     let findings = outcome.findings();
     let mut page = Page::default();
     if detail.explain && !detail.quiet {
@@ -48,7 +55,8 @@ pub fn summary(outcome: &Outcome, tails: &BTreeMap<String, String>, detail: Deta
         for (step, result) in pairs(outcome) {
             let bad = matches!(state(outcome, &findings, result), StepState::Failed | StepState::Unknown);
             if bad && result.started {
-                tail(&mut page, step, result, tails.get(&step.id).map_or("", String::as_str));
+                let log = format!("{logs}/{}.log", step.id);
+                tail(&mut page, step, result, tails.get(&step.id).map_or("", String::as_str), &log);
             }
         }
     }
@@ -56,7 +64,15 @@ pub fn summary(outcome: &Outcome, tails: &BTreeMap<String, String>, detail: Deta
     for finding in &findings {
         say_finding(&mut page, finding);
     }
-    say_broken(&mut page, outcome);
+    for (stage, message, hint) in &outcome.broken {
+        page.block(Line::new(Tone::Bad, "broken").and(Tone::Plain, format!(" {stage}: ")), Tone::Plain, message);
+        if !hint.is_empty() {
+            page.block(Line::new(Tone::Strong, "  hint: "), Tone::Plain, hint);
+        }
+    }
+    if let Some(bug) = &outcome.bug {
+        page.block(Line::new(Tone::Bad, "bug: "), Tone::Plain, bug);
+    }
     if !detail.quiet {
         page.gap();
         notes(&mut page, outcome);
@@ -133,43 +149,23 @@ fn tests(report: &TestReport) -> String {
     text
 }
 
-fn tail(page: &mut Page, step: &Step, result: &StepOutcome, tail: &str) {
+fn tail(page: &mut Page, step: &Step, result: &StepOutcome, tail: &str, log: &str) {
     if tail.trim().is_empty() {
         let printed = result.end.as_ref().is_none_or(|end| end.output_bytes > 0);
-        let what = if printed { format!("'s output is in {}", log(step)) } else { " printed nothing".to_owned() };
+        let what = if printed { format!("'s output is in {log}") } else { " printed nothing".to_owned() };
         page.push(Line::new(Tone::Dim, format!("{}{what}", step.id)));
         return;
     }
     page.gap();
-    page.push(Line::new(Tone::Dim, format!("the end of {}'s output, all of it in {}:", step.id, log(step))));
+    page.push(Line::new(Tone::Dim, format!("the end of {}'s output, all of it in {log}:", step.id)));
     page.quote(tail);
 }
 
-/// Where the output of a step is, relative to the repository.
-fn log(step: &Step) -> String {
-    format!("artifacts/logs/{}.log", step.id)
-}
-
-/// One finding alone, where there is no run that could be summed up.
+/// One finding by itself.
 #[must_use]
 pub fn finding(finding: &Finding) -> Page {
     let mut page = Page::default();
     say_finding(&mut page, finding);
-    page
-}
-
-/// What kept the command of `ft exec` from doing its own work: nothing is said where it simply ran.
-#[must_use]
-pub fn kept_from_running(outcome: &Outcome) -> Page {
-    let mut page = Page::default();
-    let denied = |finding: &&Finding| finding.code == crate::code::ParityCode::NETWORK_VIOLATED;
-    let timeout = |finding: &&Finding| finding.code == crate::code::ParityCode::STEP_TIMEOUT;
-    let ran = outcome.findings();
-    let of_step = ran.iter().skip(outcome.preflight.len()).filter(|f| denied(f) || timeout(f));
-    for finding in outcome.preflight.iter().filter(|finding| !finding.warning).chain(of_step) {
-        say_finding(&mut page, finding);
-    }
-    say_broken(&mut page, outcome);
     page
 }
 
@@ -181,18 +177,6 @@ fn say_finding(page: &mut Page, finding: &Finding) {
         page.say(format!("  {line}"));
     }
     page.block(Line::new(Tone::Strong, "  hint: "), Tone::Plain, &finding.hint);
-}
-
-fn say_broken(page: &mut Page, outcome: &Outcome) {
-    for (stage, message, hint) in &outcome.broken {
-        page.block(Line::new(Tone::Bad, "broken").and(Tone::Plain, format!(" {stage}: ")), Tone::Plain, message);
-        if !hint.is_empty() {
-            page.block(Line::new(Tone::Strong, "  hint: "), Tone::Plain, hint);
-        }
-    }
-    if let Some(bug) = &outcome.bug {
-        page.block(Line::new(Tone::Bad, "bug: "), Tone::Plain, bug);
-    }
 }
 
 /// What was missing, what does not hold, and what CI will not see.
@@ -315,9 +299,9 @@ pub fn exit_words(exit: ExitCode) -> String {
 
 /// `5 checks, 1077 tests, 12.3 s`.
 fn totals(outcome: &Outcome) -> String {
-    let checks = match outcome.steps.iter().filter(|step| step.end.is_some()).count() {
-        0 if outcome.kind == "self-check" => "self-check".to_owned(),
-        n => count(n, "check"),
+    let checks = match outcome.kind.as_str() {
+        "self-check" => "self-check".to_owned(),
+        _ => count(outcome.steps.iter().filter(|step| step.end.is_some()).count(), "check"),
     };
     let ran: usize = outcome.steps.iter().filter_map(|step| step.tests.as_ref()).map(|t| t.tests.len()).sum();
     let collected: usize = outcome.steps.iter().filter_map(|step| step.tests.as_ref()).map(|t| t.collected.len()).sum();

@@ -10,35 +10,49 @@ use crate::outcome::Outcome;
 use crate::report::github;
 use crate::report::neutral::{neutral, one_line};
 use crate::report::page::{Line, Tone, count, duration};
-use crate::report::text::{Detail, kept_from_running, step_line, summary};
+use crate::report::text::{Detail, step_line, summary_with_logs};
 use indicatif::ProgressDrawTarget;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Milliseconds of silence after which a plain log says that something still runs.
 const SILENCE_MS: u64 = 30_000;
 
 /// Milliseconds since the face was made; given in, so that tests have their own.
-type Clock = Box<dyn Fn() -> u64 + Send>;
+type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// The face of one run.
+/// Where text goes; shared by the clones of a face.
+type Stream = Arc<Mutex<dyn Write + Send>>;
+
+/// The face of one run. A clone shows on the same streams.
+#[derive(Clone)]
 pub struct Face {
     style: Style,
-    progress: Box<dyn Write + Send>,
-    results: Box<dyn Write + Send>,
+    progress: Stream,
+    results: Stream,
     live: Option<Live>,
     clock: Clock,
+    /// The output of a single command is the result: it is passed on, and nothing else is said where it ran.
+    passing: Option<Passing>,
     last_said: u64,
     running: Vec<Running>,
     /// Steps that ended and whose line is not said yet: their results arrive right behind their end.
     ended: Vec<String>,
     paused_since: Option<u64>,
-    /// The output of the one step is the result (`ft exec`): it is passed on as it is.
-    passing: bool,
+}
+
+/// Output that is passed on: on a terminal line by line and neutralised, elsewhere byte for byte.
+#[derive(Clone, Default)]
+struct Passing {
+    /// The unfinished lines of standard output and standard error.
+    held: [Vec<u8>; 2],
 }
 
 /// A step or stage that goes on.
+#[derive(Clone)]
 struct Running {
     name: String,
     stage: bool,
@@ -56,46 +70,36 @@ impl Face {
         let live = (style.terminal && !style.quiet).then(ProgressDrawTarget::stderr);
         Face::on(
             style,
-            Box::new(std::io::stderr()),
-            Box::new(std::io::stdout()),
+            Arc::new(Mutex::new(std::io::stderr())),
+            Arc::new(Mutex::new(std::io::stdout())),
             live,
-            Box::new(move || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            Arc::new(move || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)),
         )
     }
 
-    fn on(
-        style: Style,
-        progress: Box<dyn Write + Send>,
-        results: Box<dyn Write + Send>,
-        live: Option<ProgressDrawTarget>,
-        clock: Clock,
-    ) -> Face {
+    /// A face for one command whose output is the result (`ft exec`).
+    #[must_use]
+    pub fn passing_through(style: Style) -> Face {
+        Face { passing: Some(Passing::default()), ..Face::new(style) }
+    }
+
+    fn on(style: Style, progress: Stream, results: Stream, live: Option<ProgressDrawTarget>, clock: Clock) -> Face {
         Face {
             style,
             progress,
             results,
             live: live.map(Live::new),
             clock,
+            passing: None,
             last_said: 0,
             running: Vec::new(),
             ended: Vec::new(),
             paused_since: None,
-            passing: false,
         }
-    }
-
-    /// A face for `ft exec`: what the command prints goes where it would go without us, byte for byte; beside it only
-    /// what kept the command from running.
-    #[must_use]
-    pub fn passing_through(style: Style) -> Face {
-        Face { passing: true, ..Face::new(style) }
     }
 
     /// Shows what happened. `outcome` has it folded in already.
     pub fn event(&mut self, event: &Event, outcome: &Outcome) {
-        if self.passing && !matches!(event.kind, EventKind::StageStarted { .. } | EventKind::StageFinished { .. }) {
-            return;
-        }
         if !is_result(&event.kind) {
             self.say_ended(outcome);
         }
@@ -113,6 +117,10 @@ impl Face {
             }
             EventKind::StepStarted { step, .. } => {
                 let timeout = outcome.step(step).map_or(0, |(step, _)| step.timeout_ms);
+                if self.passing.is_some() {
+                    // From here on the lines of the terminal belong to the command.
+                    self.live = None;
+                }
                 self.begin(step, false, timeout, "");
                 if self.live.is_none() {
                     self.say(&Line::new(Tone::Plain, format!("RUN  {step}")));
@@ -124,6 +132,7 @@ impl Face {
                 self.say(&Line::new(Tone::Warn, format!("{step} {why} after {after}: {signal}")));
             }
             EventKind::StepEnded { step, .. } => {
+                self.pass_on_rest();
                 self.over(step);
                 self.ended.push(step.clone());
             }
@@ -147,11 +156,8 @@ impl Face {
 
     /// Shows something passing.
     pub fn glimpse(&mut self, glimpse: &Glimpse) {
-        if let (true, Glimpse::Output { stream, bytes, .. }) = (self.passing, glimpse) {
-            let to = if *stream == 2 { &mut self.progress } else { &mut self.results };
-            // A closed pipe is the reader's business; the command goes on as it would with us away.
-            let _ = to.write_all(bytes).and_then(|()| to.flush());
-            return;
+        if let (Some(_), Glimpse::Output { stream, bytes, .. }) = (&self.passing, glimpse) {
+            return self.pass_on(*stream, bytes);
         }
         if self.live.is_none() && !matches!(glimpse, Glimpse::Progress { .. }) {
             return;
@@ -183,12 +189,9 @@ impl Face {
 
     /// Time has passed: moves the live lines on, or gives a sign of life. To be called a few times a second.
     pub fn tick(&mut self, outcome: &Outcome) {
-        if self.passing {
-            return;
-        }
         self.say_ended(outcome);
         let now = (self.clock)();
-        if self.paused_since.is_some() || self.style.quiet {
+        if self.paused_since.is_some() || self.style.quiet || (self.passing.is_some() && self.live.is_none()) {
             return;
         }
         if let Some(live) = &mut self.live {
@@ -201,27 +204,64 @@ impl Face {
         }
     }
 
-    /// Shows the summary as a result. `tails` holds the last lines of the output of steps, by step id.
-    pub fn finish(&mut self, outcome: &Outcome, tails: &BTreeMap<String, String>) {
-        if !self.passing {
-            self.say_ended(outcome);
-        }
+    /// Shows the summary as a result. `tails` holds the last lines of the output of steps, by step id; their logs are in
+    /// `logs/` of `run_dir`.
+    pub fn finish(&mut self, outcome: &Outcome, tails: &BTreeMap<String, String>, run_dir: &Path) {
+        self.say_ended(outcome);
         if let Some(live) = &mut self.live {
             live.clear();
         }
-        if self.passing {
-            let text = paint::page(&kept_from_running(outcome), self.style.colour);
-            write(&mut *self.progress, &text);
+        let shown = self.live.is_some() && self.style.results_on_terminal && !self.style.json;
+        let detail = Detail { steps: !shown, quiet: self.style.quiet, explain: self.style.explain };
+        let logs = run_dir.strip_prefix(&outcome.repository).unwrap_or(run_dir).join("logs");
+        if self.passing.is_some() {
+            self.pass_on_rest();
+            if !ran_to_its_end(outcome) {
+                let page = summary_with_logs(outcome, &BTreeMap::new(), detail, &logs.to_string_lossy());
+                put(&self.progress, &paint::page(&page, self.style.colour));
+            }
             return;
         }
-        let shown = self.live.is_some() && self.style.results_on_terminal;
-        let detail = Detail { steps: !shown, quiet: self.style.quiet, explain: self.style.explain };
-        let text = if self.style.github {
+        let (to, colour) = if self.style.json {
+            (&self.progress, self.style.colour)
+        } else {
+            (&self.results, self.style.results_colour)
+        };
+        let text = if self.style.github && !self.style.json {
             github::log(outcome, tails, detail)
         } else {
-            paint::page(&summary(outcome, tails, detail), self.style.results_colour)
+            paint::page(&summary_with_logs(outcome, tails, detail, &logs.to_string_lossy()), colour)
         };
-        write(&mut *self.results, &text);
+        put(to, &text);
+    }
+
+    /// Passes a command's output on.
+    fn pass_on(&mut self, stream: u8, bytes: &[u8]) {
+        let Some(passing) = &mut self.passing else { return };
+        let (to, terminal, colour, at) = if stream == 2 {
+            (&self.progress, self.style.terminal, self.style.colour, 1)
+        } else {
+            (&self.results, self.style.results_on_terminal, self.style.results_colour, 0)
+        };
+        if !terminal {
+            return put_bytes(to, bytes);
+        }
+        let held = &mut passing.held[at];
+        held.extend_from_slice(bytes);
+        // A line can't grow without end; one that long is no text for a terminal.
+        const LONGEST: usize = 64 << 10;
+        let end = held.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+        let end = if held.len() > LONGEST { held.len() } else { end };
+        let lines: Vec<u8> = held.drain(..end).collect();
+        put(to, &neutral(&String::from_utf8_lossy(&lines), colour));
+    }
+
+    /// Passes on lines that never ended.
+    fn pass_on_rest(&mut self) {
+        let Some(passing) = &mut self.passing else { return };
+        for (held, to) in passing.held.iter_mut().zip([&self.results, &self.progress]) {
+            put(to, &neutral(&String::from_utf8_lossy(&std::mem::take(held)), false));
+        }
     }
 
     fn begin(&mut self, name: &str, stage: bool, timeout_ms: u64, detail: &str) {
@@ -271,16 +311,33 @@ impl Face {
     }
 
     fn say(&mut self, line: &Line) {
-        if self.style.quiet {
+        if self.style.quiet || self.passing.is_some() {
             return;
         }
         self.last_said = (self.clock)();
         let text = paint::line(line, self.style.colour);
         match &self.live {
             Some(live) => live.say(&text),
-            None => write(&mut *self.progress, &(text + "\n")),
+            None => put(&self.progress, &(text + "\n")),
         }
     }
+}
+
+fn put(stream: &Stream, text: &str) {
+    put_bytes(stream, text.as_bytes());
+}
+
+fn put_bytes(stream: &Stream, bytes: &[u8]) {
+    // A panic elsewhere while text was written leaves nothing that later text could trip over.
+    write(&mut *stream.lock().unwrap_or_else(PoisonError::into_inner), bytes);
+}
+
+/// Whether the command of an exec ended by itself, so that its own status and output say everything.
+fn ran_to_its_end(outcome: &Outcome) -> bool {
+    let end = outcome.steps.first().and_then(|step| step.end.as_ref());
+    let denied = outcome.steps.iter().any(|step| !step.denied.is_empty());
+    let whole = outcome.bug.is_none() && outcome.broken.is_empty() && outcome.interrupted.is_none() && !denied;
+    whole && end.is_some_and(|end| !end.timed_out && !end.out_of_memory)
 }
 
 impl std::fmt::Debug for Face {
@@ -331,10 +388,11 @@ fn last_line(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::StepEnd;
     use crate::report::sample;
+    use crate::step::{Gate, Reader};
     use indicatif::InMemoryTerm;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::sync::{Arc, Mutex};
 
     /// A stream that a test can read.
     #[derive(Clone, Default)]
@@ -384,6 +442,7 @@ mod tests {
         quiet: false,
         explain: false,
         github: false,
+        json: false,
     };
 
     impl Stage {
@@ -392,10 +451,10 @@ mod tests {
             let clock = Arc::clone(&now);
             let face = Face::on(
                 style,
-                Box::new(progress.clone()),
-                Box::new(results.clone()),
+                Arc::new(Mutex::new(progress.clone())),
+                Arc::new(Mutex::new(results.clone())),
                 term.map(|term| ProgressDrawTarget::term_like(Box::new(term.clone()))),
-                Box::new(move || clock.load(Ordering::Relaxed)),
+                Arc::new(move || clock.load(Ordering::Relaxed)),
             );
             Stage { face, progress, results, now, outcome: Outcome::default() }
         }
@@ -418,11 +477,15 @@ mod tests {
         [("pytest".to_owned(), "1 failed\n".to_owned())].into()
     }
 
+    fn run_dir() -> &'static Path {
+        Path::new("/home/dev/shop/.firsttry/runs/7")
+    }
+
     #[test]
     fn a_log_without_a_terminal_reads_so() {
         let mut stage = Stage::new(PLAIN, None);
         stage.play(&sample::failed_events());
-        stage.face.finish(&stage.outcome, &tails());
+        stage.face.finish(&stage.outcome, &tails(), run_dir());
         insta::assert_snapshot!(stage.progress.text());
         assert!(stage.results.text().ends_with("(exit 251)\n"));
     }
@@ -448,7 +511,7 @@ mod tests {
         let mut stage = Stage::new(Style { quiet: true, ..PLAIN }, None);
         stage.play(&sample::passed_events());
         stage.tick(100_000);
-        stage.face.finish(&stage.outcome, &tails());
+        stage.face.finish(&stage.outcome, &tails(), run_dir());
         assert_eq!(stage.progress.text(), "");
         assert_eq!(stage.results.text(), "passed: 4 checks, 4 tests, 12.3 s\n");
     }
@@ -471,7 +534,7 @@ mod tests {
         stage.tick(61_000);
         insta::assert_snapshot!("while_it_runs", term.contents());
         stage.play(after);
-        stage.face.finish(&stage.outcome, &tails());
+        stage.face.finish(&stage.outcome, &tails(), run_dir());
         insta::assert_snapshot!("when_it_is_over", term.contents());
         // The steps were shown live; the summary does not say them again.
         assert!(!stage.results.text().contains("PASS ruff"));
@@ -511,13 +574,76 @@ mod tests {
 
     #[test]
     fn a_closed_pipe_is_no_reason_to_panic() {
-        let mut face = Face::on(PLAIN, Box::new(Closed), Box::new(Closed), None, Box::new(|| 0));
+        let mut face =
+            Face::on(PLAIN, Arc::new(Mutex::new(Closed)), Arc::new(Mutex::new(Closed)), None, Arc::new(|| 0));
         let mut outcome = Outcome::default();
         for event in sample::failed_events() {
             outcome.apply(&event);
             face.event(&event, &outcome);
         }
         face.tick(&outcome);
-        face.finish(&outcome, &tails());
+        face.finish(&outcome, &tails(), run_dir());
+    }
+
+    /// Events of `ft exec` up to its end.
+    fn exec(end: StepEnd) -> Vec<Event> {
+        let mut plan = sample::plan();
+        plan.steps = vec![sample::step("exec", Gate::Prepare, Reader::Plain)];
+        sample::events([
+            sample::start("exec"),
+            EventKind::StageStarted { stage: "snapshot".into(), detail: "the worktree".into() },
+            EventKind::StageFinished { stage: "snapshot".into(), wall_ms: 31, detail: "630 files".into() },
+            EventKind::Planned { plan: Box::new(plan) },
+            sample::started("exec"),
+            EventKind::StepEnded { step: "exec".into(), end },
+            EventKind::RunFinished { wall_ms: 1000 },
+        ])
+    }
+
+    fn passing(style: Style, output: &[&[u8]], end: StepEnd) -> (String, Vec<u8>) {
+        let mut stage = Stage::new(style, None);
+        stage.face.passing = Some(Passing::default());
+        let events = exec(end);
+        stage.play(&events[..5]);
+        for bytes in output {
+            stage.face.glimpse(&Glimpse::Output { step: "exec".into(), stream: 1, bytes: bytes.to_vec() });
+        }
+        stage.play(&events[5..]);
+        stage.tick(60_000);
+        stage.face.finish(&stage.outcome, &BTreeMap::new(), run_dir());
+        let results = stage.results.0.lock().unwrap().clone();
+        (stage.progress.text(), results)
+    }
+
+    #[test]
+    fn a_command_passes_its_bytes_through_a_pipe_and_nothing_else_is_said() {
+        let end = StepEnd { code: Some(3), ..StepEnd::default() };
+        let (progress, results) = passing(PLAIN, &[b"a\xff\x1b[2J", b"b"], end);
+        assert_eq!(progress, "");
+        assert_eq!(results, b"a\xff\x1b[2Jb");
+    }
+
+    #[test]
+    fn a_terminal_is_not_at_the_mercy_of_a_command() {
+        let style = Style { results_on_terminal: true, results_colour: true, ..PLAIN };
+        let end = StepEnd { code: Some(0), ..StepEnd::default() };
+        let (_, results) = passing(style, &[b"\x1b[31mr\xc3", b"\xa9d\x1b[0m\x1b]52;c;", b"eA==\x07\nrest"], end);
+        assert_eq!(String::from_utf8(results).unwrap(), "\u{1b}[31mr\u{e9}d\u{1b}[0m\n\u{1b}[0mrest");
+    }
+
+    #[test]
+    fn a_command_that_did_not_end_by_itself_is_explained() {
+        let end = StepEnd { signal: Some(15), timed_out: true, ..StepEnd::default() };
+        let (progress, _) = passing(PLAIN, &[], end);
+        assert!(progress.contains("PARITY-222"), "{progress}");
+    }
+
+    #[test]
+    fn where_standard_output_carries_json_the_summary_goes_beside_it() {
+        let mut stage = Stage::new(Style { json: true, ..PLAIN }, None);
+        stage.play(&sample::passed_events());
+        stage.face.finish(&stage.outcome, &tails(), run_dir());
+        assert_eq!(stage.results.text(), "");
+        assert!(stage.progress.text().ends_with("passed: 4 checks, 4 tests, 12.3 s\n"));
     }
 }

@@ -4,6 +4,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::HashMap;
 
 /// The lines.
+#[derive(Clone)]
 pub(super) struct Live {
     lines: MultiProgress,
     bars: HashMap<String, ProgressBar>,

@@ -11,10 +11,11 @@ pub use face::Face;
 
 use crate::finding::Finding;
 use crate::report::page::{Line, Page, Tone};
+use crate::report::text;
 use std::io::{IsTerminal, Write};
 
 /// How to speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Style {
     /// Standard error is a terminal that can move its cursor: live lines.
     pub terminal: bool,
@@ -30,6 +31,8 @@ pub struct Style {
     pub explain: bool,
     /// GitHub Actions reads along: groups and annotations.
     pub github: bool,
+    /// Standard output carries JSON: the summary goes to standard error.
+    pub json: bool,
 }
 
 /// How to speak to whoever listens to this process.
@@ -44,28 +47,29 @@ pub fn style(quiet: bool, explain: bool, github: bool) -> Style {
         quiet,
         explain,
         github,
+        json: false,
     }
 }
 
 /// Prints a result.
 pub fn out(text: &str) {
-    write(&mut std::io::stdout().lock(), text);
+    bytes(text.as_bytes());
 }
 
-/// Prints a result that is not for reading line by line: JSON, XML.
+/// Prints a result that was made as bytes.
 pub fn bytes(bytes: &[u8]) {
-    // A closed pipe is no reason to leave with another code.
-    let _ = std::io::stdout().lock().write_all(bytes);
-}
-
-/// Says on standard error what was found, where no run is there to say it.
-pub fn finding(style: &Style, finding: &Finding) {
-    write(&mut std::io::stderr().lock(), &paint::page(&crate::report::text::finding(finding), style.colour));
+    write(&mut std::io::stdout().lock(), bytes);
 }
 
 /// Prints a result that was made as a page.
 pub fn page(style: &Style, page: &Page) {
     out(&paint::page(page, style.results_colour));
+}
+
+/// Says on standard error what was found before a run could begin.
+pub fn finding(style: &Style, finding: &Finding) {
+    let page = text::finding(finding);
+    write(&mut std::io::stderr().lock(), paint::page(&page, style.colour).as_bytes());
 }
 
 /// Says on standard error what went wrong, and what to do.
@@ -96,7 +100,7 @@ pub fn clap(error: &clap::Error) {
 
 fn said(head: &str, tone: Tone, message: &str, hint: Option<&str>) {
     let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-    write(&mut std::io::stderr().lock(), &paint::page(&remark(head, tone, message, hint), colour));
+    write(&mut std::io::stderr().lock(), paint::page(&remark(head, tone, message, hint), colour).as_bytes());
 }
 
 fn remark(head: &str, tone: Tone, message: &str, hint: Option<&str>) -> Page {
@@ -109,8 +113,8 @@ fn remark(head: &str, tone: Tone, message: &str, hint: Option<&str>) -> Page {
 }
 
 /// Writes all of it, or stops where the reader is gone.
-fn write(to: &mut dyn Write, text: &str) {
-    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+fn write(to: &mut dyn Write, bytes: &[u8]) {
+    let _ = to.write_all(bytes).and_then(|()| to.flush());
 }
 
 #[cfg(test)]
