@@ -177,10 +177,7 @@ impl ParityCode {
     /// The code of a name as a person types it: `PARITY-012`, `parity-12`, `012`.
     #[must_use]
     pub fn parse(text: &str) -> Option<ParityCode> {
-        let digits = text
-            .get(..7)
-            .filter(|p| p.eq_ignore_ascii_case("parity-"))
-            .map_or(text, |p| &text[p.len()..]);
+        let digits = text.get(..7).filter(|p| p.eq_ignore_ascii_case("parity-")).map_or(text, |p| &text[p.len()..]);
         let number: u16 = digits.parse().ok()?;
         Self::ALL.iter().copied().find(|code| code.0 == number)
     }
@@ -293,8 +290,20 @@ mod tests {
         assert_eq!(
             stopping,
             [
-                "PARITY-001", "PARITY-003", "PARITY-004", "PARITY-005", "PARITY-006", "PARITY-002", "PARITY-013",
-                "PARITY-014", "PARITY-019", "PARITY-034", "PARITY-050", "PARITY-051", "PARITY-052", "PARITY-060"
+                "PARITY-001",
+                "PARITY-003",
+                "PARITY-004",
+                "PARITY-005",
+                "PARITY-006",
+                "PARITY-002",
+                "PARITY-013",
+                "PARITY-014",
+                "PARITY-019",
+                "PARITY-034",
+                "PARITY-050",
+                "PARITY-051",
+                "PARITY-052",
+                "PARITY-060"
             ]
         );
     }

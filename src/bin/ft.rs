@@ -1,1 +1,5 @@
-fn main() {}
+//! `ft`: the daily command.
+
+fn main() -> std::process::ExitCode {
+    firsttry::entry(firsttry::Front::Ft)
+}

@@ -98,7 +98,11 @@ fn tests(plan: &Plan, step: &Step, result: &StepOutcome, end: &StepEnd) -> Vec<F
     if failed > 0 {
         let first = report.tests.iter().find(|t| matches!(t.result, TestResult::Failed | TestResult::Error));
         let first = first.map_or(String::new(), |t| format!("; first: {}", t.id));
-        findings.push(Finding::new(step.on_fail, &step.id, format!("{failed} of {} tests failed{first}", report.tests.len())));
+        findings.push(Finding::new(
+            step.on_fail,
+            &step.id,
+            format!("{failed} of {} tests failed{first}", report.tests.len()),
+        ));
     } else if findings.is_empty() {
         findings.extend(own_failure(step, end).map(|mut finding| {
             if end.code == Some(5) {
@@ -107,7 +111,11 @@ fn tests(plan: &Plan, step: &Step, result: &StepOutcome, end: &StepEnd) -> Vec<F
             finding
         }));
         if findings.is_empty() && !report.finished {
-            findings.push(Finding::new(step.on_fail, &step.id, "pytest exited with status 0 before its session was over"));
+            findings.push(Finding::new(
+                step.on_fail,
+                &step.id,
+                "pytest exited with status 0 before its session was over",
+            ));
         }
     }
     let thresholds = &plan.judge.thresholds;
@@ -124,7 +132,7 @@ fn tests(plan: &Plan, step: &Step, result: &StepOutcome, end: &StepEnd) -> Vec<F
         findings.push(Finding::new(
             ParityCode::FLAKY_TESTS,
             &step.id,
-            format!("{} passed only when run again: {}", flaky.len(), flaky[..flaky.len().min(5)].join(", ")),
+            format!("{} succeeded only when run again: {}", flaky.len(), flaky[..flaky.len().min(5)].join(", ")),
         ));
     }
     findings
@@ -173,7 +181,10 @@ fn security(plan: &Plan, step: &Step, result: &StepOutcome, end: &StepEnd) -> Op
         Finding::new(
             ParityCode::SECURITY_ISSUE,
             &step.id,
-            format!("{above} issues above {max:?}: {} high, {} medium, {} low{first}", report.high, report.medium, report.low),
+            format!(
+                "{above} issues above {max:?}: {} high, {} medium, {} low{first}",
+                report.high, report.medium, report.low
+            ),
         )
     })
 }
@@ -217,8 +228,11 @@ fn coverage(plan: &Plan, step: &Step, result: &StepOutcome) -> Option<Finding> {
         )),
         (None, Some(_)) => None,
         (None, None) if result.end.is_none() => None,
-        (None, None) => finding("no coverage was measured: no test step left coverage data".to_owned())
-            .map(|f| f.hint("let a test step measure it (pytest-cov and `--cov` in its args), or remove `thresholds.coverage_min`")),
+        (None, None) => finding("no coverage was measured: no test step left coverage data".to_owned()).map(|f| {
+            f.hint(
+                "let a test step measure it (pytest-cov and `--cov` in its args), or remove `thresholds.coverage_min`",
+            )
+        }),
     }
 }
 
@@ -233,7 +247,8 @@ fn missing_artifacts(judge: &Judge, outcome: &Outcome) -> Vec<Finding> {
         .filter(|path| !outcome.artifacts.iter().any(|(_, have, ..)| have == path.as_str()))
         .map(|path| {
             let refused = outcome.refused.iter().find(|(_, have, _)| have == path.as_str());
-            let why = refused.map_or("no step left it".to_owned(), |(step, _, why)| format!("{step} left it, refused: {why}"));
+            let why = refused
+                .map_or("no step left it".to_owned(), |(step, _, why)| format!("{step} left it, refused: {why}"));
             Finding::new(ParityCode::ARTIFACT_MISSING, "artifacts", format!("{path}: {why}"))
         })
         .collect()

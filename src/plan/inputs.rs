@@ -1,18 +1,18 @@
 //! What the plan is made from, beside the lock. Plain values: `cli` fills the request, `facts` fills the facts.
 
+use crate::repo::Source;
 use camino::Utf8PathBuf;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What was asked for, after flags and environment variables were understood.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// What the run is.
     pub command: Command,
     /// Only these steps; empty means all.
     pub only: Vec<String>,
     /// Which tree.
-    pub source: TreeSource,
+    pub source: Source,
     /// Report, but exit 0.
     pub advisory: bool,
     /// A failing step cancels the later ones.
@@ -47,29 +47,6 @@ pub enum Command {
         /// The command.
         argv: Vec<String>,
     },
-}
-
-/// Which tree is checked.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TreeSource {
-    /// The tracked files as they are in the worktree.
-    #[default]
-    Worktree,
-    /// The index.
-    Index,
-    /// A commit.
-    Commit(String),
-}
-
-impl std::fmt::Display for TreeSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            TreeSource::Worktree => f.write_str("worktree"),
-            TreeSource::Index => f.write_str("index"),
-            TreeSource::Commit(rev) => f.write_str(rev),
-        }
-    }
 }
 
 /// What was read from repository and machine. Nothing here is judged.

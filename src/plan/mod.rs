@@ -64,7 +64,10 @@ pub fn plan(lock: &Lock, facts: &Facts, request: &Request) -> (Plan, Vec<Finding
     let judged = !matches!(request.command, Command::Exec { .. });
     let judge = Judge {
         thresholds: lock.thresholds.clone(),
-        collection: Collection { allow_uncollected: lock.collection.allow_uncollected || !judged || partial, ..lock.collection.clone() },
+        collection: Collection {
+            allow_uncollected: lock.collection.allow_uncollected || !judged || partial,
+            ..lock.collection.clone()
+        },
         collection_manifest: facts.collection_manifest.clone(),
         required_artifacts: if run && !partial { lock.required_artifacts.clone() } else { Vec::new() },
     };

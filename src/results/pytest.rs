@@ -2,6 +2,7 @@
 
 use super::ResultError;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// What one pytest run collected and what came of it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -100,6 +101,15 @@ impl TestReport {
     }
 }
 
+/// sha256 of the sorted node ids joined by newlines, in hex: `name_hash_sha256` of the original tool. Ids that repeat
+/// count as often as they are there.
+#[must_use]
+pub fn name_hash<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
+    let mut ids: Vec<&str> = ids.into_iter().collect();
+    ids.sort_unstable();
+    hex::encode(Sha256::digest(ids.join("\n")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,9 +117,20 @@ mod tests {
 
     #[test]
     fn a_report_without_optional_fields_is_read() {
-        let report = TestReport::parse(br#"{"collected":["a::b"],"tests":[{"id":"a::b","result":"passed","seconds":0.1,"reruns":1}]}"#).unwrap();
+        let report = TestReport::parse(
+            br#"{"collected":["a::b"],"tests":[{"id":"a::b","result":"passed","seconds":0.1,"reruns":1}]}"#,
+        )
+        .unwrap();
         assert_eq!(report.flaky().count(), 1);
         assert!(!report.finished);
+    }
+
+    #[test]
+    fn the_name_hash_does_not_depend_on_the_order_and_counts_repetition() {
+        // printf 'a\nb' | sha256sum
+        let hash = "7e18f737311b2dc3b2f269dd78396b0351f14fb66efa879f768cb23181883c78";
+        assert_eq!(name_hash(["b", "a"]), hash);
+        assert_ne!(name_hash(["b", "a", "a"]), hash);
     }
 
     proptest! {

@@ -1,0 +1,328 @@
+//! What was typed. Nothing starts here: [`crate::commands`] turns these into work.
+
+pub mod env_vars;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Run the locked checks of a Python repository behind walls, with the same verdict here and in CI.
+#[derive(Debug, Parser)]
+#[command(name = "ft", version, max_term_width = 100, propagate_version = true, disable_help_subcommand = true)]
+#[command(after_help = "Start with `ft init` in a Python repository, commit what it wrote, then `ft run`.\n\
+    In a clone that has a lock, the first command sets everything up.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Global {
+    /// Say less: findings and the verdict only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more: command lines, versions, walls, resources
+    #[arg(long, global = true)]
+    pub explain: bool,
+    /// Run as if started in this directory
+    #[arg(short = 'C', long, value_name = "DIR", global = true)]
+    pub directory: Option<PathBuf>,
+    /// Fetch nothing: fail where a wheel is missing
+    #[arg(long, global = true)]
+    pub offline: bool,
+}
+
+/// The commands of `ft`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the version
+    Version,
+    /// Write a lock for this repository, from what it has configured already
+    #[command(
+        after_help = "Examples:\n  ft init            look at the project, write ci/parity.lock.json, resolve and hash everything\n  \
+        ft init --dry-run  print what would be written"
+    )]
+    Init(Init),
+    /// Resolve, hash and record: the closure, config files, the collected tests
+    #[command(
+        after_help = "Examples:\n  ft lock               refresh everything that is stale\n  ft lock --collection  accept the tests as they are now, resolve nothing\n  \
+        ft lock --check       exit 102 if the lock is stale; changes nothing, needs no network"
+    )]
+    Lock(Lock),
+    /// The self-check: does this clone match the lock? Runs no check
+    Check(Check),
+    /// The parity run: every check of the lock, each in its own cell
+    #[command(
+        after_help = "Examples:\n  ft run                     everything, as CI runs it\n  ft run ruff mypy           only these (the verdict is then PARITY-041, not \"passed\")\n  \
+        ft run --snapshot index    what is staged\n  ft run --snapshot HEAD     what is committed\n  ft run --plan              print what would run, and stop"
+    )]
+    Run(Run),
+    /// The parity run for a CI job: nothing is installed into the clone, untracked files are errors
+    Ci(Run),
+    /// What the pre-commit hook runs: the self-check of the index
+    PreCommit(Hook),
+    /// What the pre-push hook runs: the parity run of the commits being pushed (read from standard input)
+    PrePush(Hook),
+    /// Run any command in a cell with the lock's environment, and exit with its status
+    #[command(
+        after_help = "Examples:\n  ft exec -- pytest -x tests/test_api.py\n  ft exec -- python -c 'import sys; print(sys.version)'"
+    )]
+    Exec(Exec),
+    /// The locked environment: build it, verify it, say where it is, remove it
+    Env {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: Env,
+    },
+    /// Git hooks: install, uninstall, status
+    Hooks {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: Hooks,
+    },
+    /// Show the last run, or an earlier one
+    Report(Report),
+    /// Compare two reports field by field; exits 1 if they differ
+    Diff {
+        /// A report, or the id of a run
+        left: String,
+        /// Another one
+        right: String,
+    },
+    /// What a code, an exit status or a finding means
+    #[command(
+        after_help = "Examples:\n  ft explain PARITY-021\n  ft explain 223\n  ft explain 45      what the shell shows for 301"
+    )]
+    Explain {
+        /// PARITY-021, 223, 45, ...; without it, the whole table
+        what: Option<String>,
+    },
+    /// Remove environments, runs and wheels that are no longer needed
+    Gc(Gc),
+    /// Print the JSON Schema of the lock
+    Schema,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments of `ft init`.
+#[derive(Debug, Clone, Args)]
+pub struct Init {
+    /// Print the lock and the notes, write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Replace a lock that is there
+    #[arg(long)]
+    pub force: bool,
+    /// Write the lock only; resolve later with `ft lock`
+    #[arg(long)]
+    pub no_lock: bool,
+}
+
+/// Arguments of `ft lock`.
+#[derive(Debug, Clone, Args)]
+pub struct Lock {
+    /// Record the collected tests, resolve nothing
+    #[arg(long, conflicts_with = "check")]
+    pub collection: bool,
+    /// Only say whether the lock is stale
+    #[arg(long)]
+    pub check: bool,
+    /// Take newer versions where the sources allow them
+    #[arg(long, conflicts_with_all = ["check", "collection"])]
+    pub upgrade: bool,
+}
+
+/// Arguments of `ft check`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Check {
+    /// Read every file of the environment again, and collect the tests again
+    #[arg(long)]
+    pub deep: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Which tree: worktree, index, or a revision
+    #[arg(long, value_name = "TREE", default_value = "worktree")]
+    pub snapshot: String,
+    /// For the lock's container image
+    #[arg(long)]
+    pub container: bool,
+}
+
+/// Arguments of `ft run` and `ft ci`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Run {
+    /// Only these steps
+    #[arg(value_name = "STEP")]
+    pub steps: Vec<String>,
+    /// Which tree: worktree (tracked files as they are), index, or a revision
+    #[arg(long, value_name = "TREE", default_value = "worktree")]
+    pub snapshot: String,
+    /// Print what would run, and stop
+    #[arg(long)]
+    pub plan: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Full report, but exit 0; never says "passed"
+    #[arg(long)]
+    pub advisory: bool,
+    /// A failing step cancels the steps that come later
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// Every Python of the lock's matrix that is installed
+    #[arg(long)]
+    pub matrix: bool,
+    /// In the lock's container image
+    #[arg(long)]
+    pub container: bool,
+    /// Steps at once (default: the lock's cpu_count, else the processors)
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<usize>,
+}
+
+/// Arguments that git gives a hook.
+#[derive(Debug, Clone, Args)]
+pub struct Hook {
+    /// What git passes on
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub args: Vec<String>,
+}
+
+/// Arguments of `ft exec`.
+#[derive(Debug, Clone, Args)]
+pub struct Exec {
+    /// Which tree: worktree, index, or a revision
+    #[arg(long, value_name = "TREE", default_value = "worktree")]
+    pub snapshot: String,
+    /// Seconds until the command is ended (default: none)
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// The command and its arguments
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// The commands of `ft env`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Env {
+    /// Build the environment if it is not there
+    Build {
+        /// Build it again even if it is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Read every file again and compare with the seal
+    Verify,
+    /// Print where it is
+    Path,
+    /// Remove the environments of this repository
+    Clean,
+}
+
+/// The commands of `ft hooks`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Hooks {
+    /// Install pre-commit and pre-push where git looks for them; hooks that are there are kept and called
+    Install,
+    /// Restore what was there before, to the byte
+    Uninstall,
+    /// Say what is installed
+    Status,
+}
+
+/// Arguments of `ft report`.
+#[derive(Debug, Clone, Args)]
+pub struct Report {
+    /// The id of a run; the last one if absent
+    pub run: Option<String>,
+    /// In which form
+    #[arg(long, value_enum, default_value_t = Form::Text)]
+    pub format: Form,
+    /// List the runs that are kept
+    #[arg(long, conflicts_with = "run")]
+    pub list: bool,
+}
+
+/// The forms of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For people
+    Text,
+    /// parity_report.json
+    Json,
+    /// junit.xml
+    Junit,
+}
+
+/// Arguments of `ft gc`.
+#[derive(Debug, Clone, Args)]
+pub struct Gc {
+    /// Environments and wheels may keep this many MiB
+    #[arg(long, value_name = "MIB", default_value_t = 4096)]
+    pub keep_mb: u64,
+    /// Runs to keep
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub keep_runs: usize,
+}
+
+/// The runner with the flags of the original.
+#[derive(Debug, Parser)]
+#[command(name = "ft-parity", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    after_help = "Examples:\n  ft-parity --self-check\n  ft-parity --parity --explain\n\nThe same as `ft check` and `ft run`."
+)]
+pub struct ParityCli {
+    /// Does this clone match the lock? Runs no check
+    #[arg(long, conflicts_with = "parity", required_unless_present = "parity")]
+    pub self_check: bool,
+    /// Every check of the lock
+    #[arg(long, visible_alias = "full")]
+    pub parity: bool,
+    /// Every Python of the lock's matrix
+    #[arg(long, requires = "parity")]
+    pub matrix: bool,
+    /// In the lock's container image
+    #[arg(long)]
+    pub container: bool,
+    /// Print what would run, and stop
+    #[arg(long, requires = "parity")]
+    pub plan: bool,
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        ParityCli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_text_is_a_phrase_without_a_period() {
+        fn walk(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(!help.is_empty() && !help.ends_with('.'), "{} {}: {help:?}", command.get_name(), arg.get_id());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        let mut command = Cli::command();
+        command.build();
+        command.get_subcommands().for_each(walk);
+    }
+}

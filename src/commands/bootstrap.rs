@@ -1,0 +1,47 @@
+//! The first `ft` command in a clone: hooks and environment, with a word on standard error; silent ever after.
+
+use super::context::Context;
+use crate::facts::git;
+use crate::lock::LOCK_PATH;
+use crate::repo::{Repo, VENV_LINK};
+use crate::ui;
+use std::path::PathBuf;
+
+/// Sets the clone up if it has a lock and was not set up yet. A failure is a warning: the command that was asked for
+/// goes on, and fails by itself where it needs what is missing.
+pub(super) fn first_run(context: &Context) {
+    if context.vars.ci || context.vars.disable_auto {
+        return;
+    }
+    let Ok(repo) = git::discover(&context.cwd) else { return };
+    if !repo.root.join(LOCK_PATH).is_file() || marker(&repo).exists() {
+        return;
+    }
+    ui::note("first ft command in this clone: setting it up (FIRSTTRY_DISABLE_AUTO_PARITY=1 switches this off)");
+    let mut whole = true;
+    match super::hooks::install(&repo) {
+        Ok(lines) => lines.iter().for_each(|line| ui::note(line)),
+        Err(failed) => {
+            whole = false;
+            ui::warning(&format!("hooks were not installed: {}", failed.message), failed.hint.as_deref());
+        }
+    }
+    if !repo.root.join(VENV_LINK).exists() {
+        match super::env::build(context, &repo, false) {
+            Ok(line) => ui::note(&line),
+            Err(failure) => {
+                whole = false;
+                ui::note(&format!("the environment was not built: {}", failure.message));
+            }
+        }
+    }
+    if whole {
+        // Losing it means that the next command looks again.
+        let _ = fs_err::write(marker(&repo), format!("set up by ft {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+/// Says that this clone was set up. Below the state folder, so that removing that starts anew.
+fn marker(repo: &Repo) -> PathBuf {
+    repo.state_dir().join("set-up")
+}

@@ -1,0 +1,46 @@
+//! `ft exec -- COMMAND`: any command in a cell with the lock's environment; its exit status is ours.
+
+use super::context::Context;
+use super::pipeline::{self, Job};
+use super::run;
+use crate::cli::Exec;
+use crate::code::ExitCode;
+use crate::plan::inputs::{Command, Request};
+use crate::ui;
+
+pub(super) fn exec(context: &Context, args: &Exec) -> ExitCode {
+    let repo = match super::discover(context) {
+        Ok(repo) => repo,
+        Err(code) => return code,
+    };
+    let request = Request {
+        command: Command::Exec { argv: args.command.clone() },
+        source: run::source(&args.snapshot),
+        ..run::request(context, &crate::cli::Run::default(), false)
+    };
+    let job = Job { kind: "exec", request, python: None, deep: false, publish: false, timeout_sec: args.timeout };
+    match pipeline::execute(context, &repo, job, ui::Face::passing_through(context.style.clone())) {
+        Ok(done) => status(&done.outcome),
+        Err(error) => super::cannot_begin(&error),
+    }
+}
+
+/// The command's own status where it ran (128 and the signal's number where one ended it); else the run's.
+fn status(outcome: &crate::outcome::Outcome) -> ExitCode {
+    let end = outcome.steps.first().and_then(|step| step.end.as_ref());
+    match end {
+        Some(end)
+            if outcome.bug.is_none()
+                && outcome.broken.is_empty()
+                && outcome.interrupted.is_none()
+                && !end.timed_out =>
+        {
+            match (end.code, end.signal) {
+                (Some(code), _) => ExitCode(code.rem_euclid(256) as u16),
+                (None, Some(signal)) => ExitCode(128u16.saturating_add(signal.unsigned_abs() as u16)),
+                (None, None) => ExitCode::INFRASTRUCTURE,
+            }
+        }
+        _ => outcome.exit(),
+    }
+}

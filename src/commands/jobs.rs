@@ -1,0 +1,80 @@
+//! The jobs of the environment (install, project layer) in real cells.
+
+use crate::artifacts;
+use crate::cell::{self, Cell};
+use crate::environment::{Job, JobEnd, JobLost, RunJob};
+use crate::frame::Frame;
+use std::path::PathBuf;
+use tokio::sync::mpsc;
+
+/// Runs environment jobs in cells of one kind.
+pub(super) struct CellJobs<'a, C> {
+    cell: &'a C,
+    /// Where the tars of what jobs leave are spooled.
+    spool: PathBuf,
+    made: usize,
+}
+
+/// What a job may leave: a large project with C extensions, not a disk full.
+const LIMITS: artifacts::Limits = artifacts::Limits { entries: 200_000, bytes: 8 << 30 };
+
+/// How much of a job's output is kept for messages, in bytes.
+const LOG_BYTES: usize = 1 << 20;
+
+impl<'a, C: Cell> CellJobs<'a, C> {
+    pub(super) fn new(cell: &'a C, spool: PathBuf) -> Self {
+        CellJobs { cell, spool, made: 0 }
+    }
+}
+
+impl<C: Cell> RunJob for CellJobs<'_, C> {
+    async fn run(&mut self, mut job: Job) -> Result<JobEnd, JobLost> {
+        let name = job.name.clone();
+        let lost =
+            |error: &dyn std::fmt::Display| JobLost { message: format!("{name}: {error}"), unenforceable: false };
+        self.made += 1;
+        fs_err::create_dir_all(&self.spool).map_err(|error| lost(&error))?;
+        let tar = self.spool.join(format!("{}.tar", self.made));
+        job.manifest.artifact_entries = LIMITS.entries;
+        job.manifest.artifact_bytes = LIMITS.bytes;
+        let (frames, mut received) = mpsc::channel(64);
+        let (_control, controlled) = mpsc::channel(1);
+        let listen = async {
+            let mut log = Vec::new();
+            while let Some(frame) = received.recv().await {
+                if let Frame::Output { bytes, .. } = frame
+                    && log.len() < LOG_BYTES
+                {
+                    log.extend_from_slice(&bytes.0);
+                }
+            }
+            log
+        };
+        let (finished, log) =
+            tokio::join!(cell::run(self.cell, &job.walls, job.manifest, &tar, controlled, frames), listen);
+        let finished = finished.map_err(|error| JobLost { unenforceable: error.is_unenforceable(), ..lost(&error) })?;
+        let Some(ended) = finished.ended else {
+            let (stage, message) = finished.broken.unwrap_or_default();
+            return Err(lost(&format!("{stage}: {message}")));
+        };
+        let received = artifacts::receive(&tar, &self.spool.join(format!("{}", self.made)), &LIMITS)
+            .map_err(|error| lost(&error))?;
+        if let Some((path, why)) = received.refused.first() {
+            return Err(lost(&format!("{path} did not come back: {why}")));
+        }
+        let out = self.spool.join(format!("{}/out", self.made));
+        if out.is_dir() {
+            move_into(&out, &job.out).map_err(|error| lost(&error))?;
+        }
+        Ok(JobEnd { code: ended.code, signal: ended.signal, timed_out: ended.timed_out, log })
+    }
+}
+
+/// Moves the entries of one folder into another on the same file system.
+fn move_into(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+    for entry in fs_err::read_dir(from)? {
+        let entry = entry?;
+        fs_err::rename(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}

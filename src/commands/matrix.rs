@@ -1,0 +1,83 @@
+//! `--matrix`: the run with every Python of the lock that is installed; the others are named.
+
+use super::context::Context;
+use super::pipeline::{self, Job};
+use super::survey;
+use crate::code::ExitCode;
+use crate::plan::inputs::Request;
+use crate::repo::Repo;
+use crate::report;
+use crate::ui::{self, Face};
+
+pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool) -> ExitCode {
+    let pythons = match survey::read_lock(repo, &request.source) {
+        Ok(lock) => lock.matrix,
+        Err(finding) => {
+            ui::finding(&context.style, &finding);
+            return finding.code.exit();
+        }
+    };
+    let mut verdicts = Vec::new();
+    let mut reports = Vec::new();
+    for (i, python) in pythons.iter().enumerate() {
+        if survey::installed(context, repo, python).is_none() {
+            verdicts.push((python.clone(), None));
+            continue;
+        }
+        ui::note(&format!("Python {python}"));
+        let job = Job {
+            kind: "parity",
+            request: request.clone(),
+            python: Some(python.clone()),
+            deep: true,
+            // The first Python's results stand where a plain run puts them; all are kept under `.firsttry/runs`.
+            publish: i == 0,
+            timeout_sec: None,
+        };
+        match pipeline::execute(context, repo, job, Face::new(context.style.clone())) {
+            Ok(done) => {
+                verdicts.push((python.clone(), Some(done.outcome.exit())));
+                reports.push(report::json::json(&done.outcome));
+            }
+            Err(error) => return super::cannot_begin(&error),
+        }
+    }
+    let lines: Vec<String> =
+        verdicts.iter().map(|(python, exit)| format!("Python {python}: {}", words(*exit))).collect();
+    ui::note(&lines.join("\n"));
+    if json {
+        let all = reports.iter().map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()).collect::<Vec<_>>();
+        ui::out(&format!("[{}]\n", all.join(",\n")));
+    }
+    verdict(&verdicts)
+}
+
+fn words(exit: Option<ExitCode>) -> String {
+    match exit {
+        None => "not installed, not run".to_owned(),
+        Some(ExitCode::PASSED) => "exit 0".to_owned(),
+        Some(exit) => report::text::exit_words(exit),
+    }
+}
+
+/// The first verdict that is not 0. A matrix of which nothing could be run has no verdict: PARITY-003.
+fn verdict(verdicts: &[(String, Option<ExitCode>)]) -> ExitCode {
+    let mut ran = verdicts.iter().filter_map(|(_, exit)| *exit).peekable();
+    if ran.peek().is_none() {
+        return crate::code::ParityCode::PYTHON_VERSION.exit();
+    }
+    ran.find(|exit| *exit != ExitCode::PASSED).unwrap_or(ExitCode::PASSED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_failing_python_fails_the_matrix_and_none_at_all_is_no_pass() {
+        let at = |code| Some(ExitCode(code));
+        assert_eq!(verdict(&[("3.10".into(), at(0)), ("3.11".into(), at(221))]), ExitCode(221));
+        assert_eq!(verdict(&[("3.10".into(), at(0)), ("3.14".into(), None)]), ExitCode::PASSED);
+        assert_eq!(verdict(&[("3.14".into(), None)]), ExitCode(101));
+    }
+}

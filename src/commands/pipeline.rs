@@ -1,0 +1,387 @@
+//! One run from its first event to its report: the way of the data of DESIGN section 3, in order.
+
+use super::context::Context;
+use super::jobs::CellJobs;
+use super::survey::{self, Asked, Survey};
+use super::{publish, runs};
+use crate::cell::{self, Namespaces};
+use crate::code::ParityCode;
+use crate::environment::interpreter::Interpreter;
+use crate::environment::store::{BuildError, Ready, State};
+use crate::environment::{Progress, RunJob, lib_dir, project};
+use crate::event::{EnvironmentInfo, EventKind, SnapshotInfo};
+use crate::finding::Finding;
+use crate::lock::{Lock, Project};
+use crate::outcome::Outcome;
+use crate::plan::inputs::{Command, EnvironmentFacts, Request};
+use crate::plan::{self, Plan};
+use crate::repo::Repo;
+use crate::session::recorder::{self, Recorder};
+use crate::session::{self, Signals, World};
+use crate::snapshot;
+use crate::ui::Face;
+use std::path::{Path, PathBuf};
+
+/// What a run is to do.
+pub(super) struct Job {
+    /// `parity`, `self-check`, `exec`.
+    pub(super) kind: &'static str,
+    /// What was asked for.
+    pub(super) request: Request,
+    /// Another Python of the matrix than the lock's first.
+    pub(super) python: Option<String>,
+    /// Whether every file of the environment is read again.
+    pub(super) deep: bool,
+    /// Whether the results go to `artifacts/`.
+    pub(super) publish: bool,
+    /// Seconds for the command of `ft exec`.
+    pub(super) timeout_sec: Option<u64>,
+}
+
+/// A run that is over.
+pub(super) struct Done {
+    pub(super) outcome: Outcome,
+    pub(super) run_dir: PathBuf,
+}
+
+/// Why a run could not even begin.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BeginError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Artifacts(#[from] crate::artifacts::ArtifactError),
+}
+
+/// Runs a job to its report. What goes wrong after the run has a folder is in the outcome.
+pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> Result<Done, BeginError> {
+    let state = repo.state_dir();
+    fs_err::create_dir_all(state.join("runs"))?;
+    let id = runs::new_id(jiff::Timestamp::now());
+    let run_dir = state.join("runs").join(&id);
+    fs_err::create_dir_all(run_dir.join("logs"))?;
+    let first = EventKind::RunStarted {
+        events_version: recorder::VERSION,
+        id,
+        timestamp: jiff::Timestamp::now().to_string(),
+        ft: env!("CARGO_PKG_VERSION").to_owned(),
+        kind: job.kind.to_owned(),
+        repository: repo.root.display().to_string(),
+    };
+    let publish_wanted = job.publish;
+    let mut recorder = Recorder::start(&run_dir, face, first)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let failure = runtime.block_on(async {
+        let mut signals = match Signals::listen() {
+            Ok(signals) => signals,
+            Err(error) => return Some(Stop::broken("signals", error)),
+        };
+        Drive { context, repo, job: &job, run_dir: &run_dir, recorder: &mut recorder, signals: &mut signals }
+            .all()
+            .await
+            .err()
+    });
+    // Threads that still read a large tree must not hold up an interrupted run.
+    runtime.shutdown_background();
+    if let Some(stop) = failure {
+        recorder.record(stop.event());
+    }
+    recorder.finish();
+    let tails = runs::tails(&run_dir, &recorder.outcome);
+    publish::publish(repo, &run_dir, &recorder.outcome, publish_wanted);
+    recorder.face.finish(&recorder.outcome, &tails, &run_dir);
+    Ok(Done { outcome: recorder.outcome, run_dir })
+}
+
+/// Why a run stops before its steps, beside findings.
+#[derive(Debug)]
+enum Stop {
+    Broken {
+        stage: &'static str,
+        message: String,
+        hint: String,
+    },
+    Interrupted(crate::run::Signal),
+    Found(Box<Finding>),
+    /// Findings were recorded, and they stop the run.
+    Judged,
+}
+
+impl Stop {
+    fn broken(stage: &'static str, error: impl std::fmt::Display) -> Stop {
+        Stop::Broken { stage, message: error.to_string(), hint: String::new() }
+    }
+
+    fn event(self) -> EventKind {
+        match self {
+            Stop::Broken { stage, message, hint } => EventKind::Broken { stage: stage.to_owned(), message, hint },
+            Stop::Interrupted(signal) => EventKind::Interrupted { signal: signal.name().to_owned() },
+            Stop::Found(finding) => EventKind::Found { finding: *finding },
+            Stop::Judged => unreachable!("recorded where it was judged"),
+        }
+    }
+}
+
+struct Drive<'a> {
+    context: &'a Context,
+    repo: &'a Repo,
+    job: &'a Job,
+    run_dir: &'a Path,
+    recorder: &'a mut Recorder,
+    signals: &'a mut Signals,
+}
+
+impl Drive<'_> {
+    async fn all(mut self) -> Result<(), Stop> {
+        match self.stages().await {
+            Err(Stop::Judged) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn stages(&mut self) -> Result<(), Stop> {
+        let request = &self.job.request;
+        let lock = survey::read_lock(self.repo, &request.source).map_err(|finding| Stop::Found(Box::new(finding)))?;
+        let python = self.job.python.clone().unwrap_or_else(|| lock.python.clone());
+        let status =
+            crate::facts::git::tree_state(self.repo, &request.source).map_err(|error| Stop::broken("git", error))?;
+        let asked =
+            Asked { source: &request.source, python: &python, untracked: survey::untracked(&status), cells: true };
+        let mut survey = survey::survey(self.context, self.repo, &lock, asked);
+
+        // Before anything is built: what stops a run stops it here.
+        let (first_plan, findings) = plan::plan(&lock, &survey.facts, request);
+        if findings.iter().any(|finding| finding.code.stops_run() && !finding.warning) {
+            self.judge(first_plan, findings);
+            return Err(Stop::Judged);
+        }
+        let environment = self.environment(&mut survey).await?;
+        let (mut plan, findings) = plan::plan(&lock, &survey.facts, request);
+        if let (Some(seconds), Command::Exec { .. }) = (self.job.timeout_sec, &request.command) {
+            plan.steps.iter_mut().for_each(|step| step.timeout_ms = seconds.saturating_mul(1000));
+        }
+        let stop = findings.iter().any(|finding| finding.code.stops_run() && !finding.warning);
+        self.judge(plan.clone(), findings);
+        if stop {
+            return Err(Stop::Judged);
+        }
+        if plan.steps.is_empty() {
+            return Ok(());
+        }
+        let world = self.world(&lock, &survey, environment.as_ref(), &status, &plan).await?;
+        session::steps(self.recorder, &Namespaces::default(), &world, &plan, self.signals).await;
+        Ok(())
+    }
+
+    fn judge(&mut self, plan: Plan, findings: Vec<Finding>) {
+        self.recorder.record(EventKind::Planned { plan: Box::new(plan) });
+        for finding in findings {
+            self.recorder.record(EventKind::Found { finding });
+        }
+    }
+
+    /// Finds or builds the environment, and reads what is in it.
+    async fn environment(&mut self, survey: &mut Survey) -> Result<Option<Ready>, Stop> {
+        let (Some(key), Some(interpreter)) = (survey.key.clone(), &survey.interpreter) else { return Ok(None) };
+        let store = super::env::store(self.context, self.repo);
+        let spec = super::env::spec(self.context, interpreter, &survey.pinned, false);
+        let stage = self.recorder.stage_started("environment", format!("Python {}", interpreter.facts.version));
+        let there = store.path(&key).is_dir();
+        if there && self.job.deep {
+            // A full run reads every file again; what differs is a finding, and nothing is run.
+            if let State::Broken(deviations) = store.state_deep(&key) {
+                survey.facts.environment = Some(super::env::broken_facts(&key, &deviations));
+                self.recorder.stage_finished(stage, "differs from its seal");
+                return Ok(None);
+            }
+        }
+        let (progress, mut progressed) = tokio::sync::mpsc::unbounded_channel::<Progress>();
+        let cell = Namespaces::default();
+        let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
+        let ready = {
+            let mut report = move |p: Progress| {
+                // The face may be gone while the build is being ended.
+                let _ = progress.send(p);
+            };
+            let mut ensure = std::pin::pin!(store.ensure(&spec, &mut jobs, &mut report));
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(p) = progressed.recv() => self.recorder.glimpse(&super::env::glimpse(&p)),
+                    signal = self.signals.next() => if signal.ends() { return Err(Stop::Interrupted(signal)) },
+                    ready = &mut ensure => break ready,
+                }
+            }
+        };
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(BuildError::Broken { key, deviations }) => {
+                survey.facts.environment = Some(super::env::broken_facts(&key, &deviations));
+                self.recorder.stage_finished(stage, "differs from its seal");
+                return Ok(None);
+            }
+            Err(error) => return Err(build_stop(&error)),
+        };
+        let packages = super::env::packages(&ready);
+        store.current_link(&self.repo.root, &key).map_err(|error| Stop::broken("environment", error))?;
+        let what = if there { "is there" } else { "built" };
+        self.recorder.stage_finished(stage, format!("{} packages, {what}", packages.len()));
+        self.recorder.record(EventKind::EnvironmentReady {
+            environment: EnvironmentInfo {
+                key: key.as_str().to_owned(),
+                path: ready.root.strip_prefix(&self.repo.root).unwrap_or(&ready.root).display().to_string(),
+                python: interpreter.facts.version.clone(),
+                built: !there,
+                installer: format!("ft {}", env!("CARGO_PKG_VERSION")),
+                packages: packages.clone(),
+            },
+        });
+        survey.facts.environment =
+            Some(EnvironmentFacts { key: key.as_str().to_owned(), packages, deviations: Vec::new() });
+        Ok(Some(ready))
+    }
+
+    /// The tree, unpacked once, and the project layer.
+    async fn world(
+        &mut self,
+        lock: &Lock,
+        survey: &Survey,
+        environment: Option<&Ready>,
+        status: &crate::facts::git::TreeState,
+        plan: &Plan,
+    ) -> Result<World, Stop> {
+        let stage = self.recorder.stage_started("snapshot", self.job.request.source.to_string());
+        let (tar, tree) = (self.run_dir.join("snapshot.tar"), self.run_dir.join("tree"));
+        let exclude = survey::globs(&lock.exclude).map_err(|error| Stop::broken("snapshot", error))?;
+        let (repo, source, to, into) = (self.repo.clone(), self.job.request.source.clone(), tar.clone(), tree.clone());
+        let taken = self
+            .blocking("snapshot", move || {
+                let snapshot = snapshot::take(&repo, &source, &exclude, &to)?;
+                let unpacked = snapshot::unpack(&snapshot, &into, crate::cell::step_owner());
+                unpacked.map(|_| snapshot).map_err(snapshot::SnapshotError::from)
+            })
+            .await?;
+        self.recorder.stage_finished(stage, format!("{} files", taken.entries));
+        self.recorder.record(EventKind::SnapshotTaken {
+            snapshot: SnapshotInfo {
+                sha256: taken.sha256.clone(),
+                source: self.job.request.source.to_string(),
+                commit: taken.head.clone(),
+                entries: taken.entries,
+                bytes: taken.bytes,
+                dirty: status.dirty,
+                untracked: survey.facts.untracked.clone(),
+            },
+        });
+        let lib = lib_dir::ready(&self.repo.state_dir().join("lib")).map_err(|error| Stop::broken("lib", error))?;
+        let mut world = World {
+            run_dir: self.run_dir.to_owned(),
+            trees: vec![tree],
+            env: environment.map(|ready| ready.root.clone()),
+            project: None,
+            lib,
+            interpreter: survey.interpreter.as_ref().map(|i| i.facts.prefix.clone()),
+        };
+        let editable = lock.environment.as_ref().is_some_and(|e| e.project == Project::Editable);
+        if editable && plan.steps.iter().any(|step| step.project) {
+            if let Some(interpreter) = &survey.interpreter {
+                self.project(&mut world, interpreter).await?;
+            }
+        }
+        Ok(world)
+    }
+
+    /// The project under test as a layer of its own, made in a cell without network.
+    async fn project(&mut self, world: &mut World, interpreter: &Interpreter) -> Result<(), Stop> {
+        let Some(env) = world.env.clone() else { return Ok(()) };
+        let stage = self.recorder.stage_started("project", "as an editable install makes it");
+        let (out, scratch) = (self.run_dir.join("project"), self.run_dir.join("cells/project"));
+        for folder in [&out, &scratch] {
+            fs_err::create_dir_all(folder).map_err(|error| Stop::broken("project", error))?;
+        }
+        let parts = project::World { interpreter, env: &env, lib: &world.lib, source_date_epoch: None };
+        let job = project::layer_job(&parts, world.trees.clone(), out.clone(), scratch);
+        let cell = Namespaces::default();
+        let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
+        let end = {
+            let mut run = std::pin::pin!(jobs.run(job));
+            loop {
+                tokio::select! {
+                    biased;
+                    signal = self.signals.next() => if signal.ends() { return Err(Stop::Interrupted(signal)) },
+                    end = &mut run => break end,
+                }
+            }
+        };
+        let end = end.map_err(|error| Stop::broken("project", error))?;
+        fs_err::write(world.log("project"), &end.log).map_err(|error| Stop::broken("project", error))?;
+        let found = |message: String, hint: &str| {
+            Stop::Found(Box::new(Finding::new(ParityCode::BUILD_FAILED, "project", message).hint(hint)))
+        };
+        let layer = project::read_layer(&out).map_err(|error| {
+            found(
+                format!("the project could not be made importable: {error}\n{}", end.tail(20)),
+                "read logs/project.log",
+            )
+        })?;
+        if let Some(problem) = layer.problem {
+            return Err(found(
+                format!("{}\n{}", problem.message, end.tail(20)).trim_end().to_owned(),
+                problem.kind.hint(),
+            ));
+        }
+        let made = out.join("layer");
+        if !layer.tree.is_empty() {
+            // Steps may change what the build left in the tree, so it belongs to them.
+            give_to_step(&made.join("tree")).map_err(|error| Stop::broken("project", error))?;
+            world.trees.insert(0, made.join("tree"));
+        }
+        world.project = Some(made);
+        self.recorder.stage_finished(stage, format!("{} ({})", layer.backend, layer.hook));
+        Ok(())
+    }
+
+    /// Blocking work beside the signals.
+    async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+        &mut self,
+        stage: &'static str,
+        work: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Stop> {
+        let mut task = tokio::task::spawn_blocking(work);
+        loop {
+            tokio::select! {
+                biased;
+                signal = self.signals.next() => if signal.ends() { return Err(Stop::Interrupted(signal)) },
+                done = &mut task => {
+                    return match done {
+                        Ok(result) => result.map_err(|error| Stop::broken(stage, error)),
+                        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// What stops a build: some of it is the repository's business (101), the rest infrastructure.
+fn build_stop(error: &BuildError) -> Stop {
+    match error.code() {
+        Some(code) => Stop::Found(Box::new(Finding::new(code, "environment", error.to_string()).hint(error.hint()))),
+        None => Stop::Broken { stage: "environment", message: error.to_string(), hint: error.hint() },
+    }
+}
+
+/// As root a step runs under another uid; what it may change must belong to that.
+fn give_to_step(tree: &Path) -> std::io::Result<()> {
+    let Some((uid, gid)) = cell::step_owner() else { return Ok(()) };
+    let mut left = vec![tree.to_owned()];
+    while let Some(path) = left.pop() {
+        std::os::unix::fs::lchown(&path, Some(uid), Some(gid))?;
+        if path.is_dir() && !path.is_symlink() {
+            for entry in fs_err::read_dir(&path)? {
+                left.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
+}

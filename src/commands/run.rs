@@ -1,0 +1,85 @@
+//! `ft run` and `ft ci`: the parity run.
+
+use super::context::Context;
+use super::pipeline::{self, Job};
+use super::{matrix, survey};
+use crate::cli::Run;
+use crate::code::ExitCode;
+use crate::plan;
+use crate::plan::inputs::{Command, Request};
+use crate::repo::Source;
+use crate::report;
+use crate::ui;
+
+pub(super) fn run(context: &Context, args: &Run, ci: bool) -> ExitCode {
+    let repo = match super::discover(context) {
+        Ok(repo) => repo,
+        Err(code) => return code,
+    };
+    let request = request(context, args, ci);
+    if args.plan {
+        return print_plan(context, &repo, &request, args.json);
+    }
+    if args.matrix {
+        return matrix::run(context, &repo, &request, args.json);
+    }
+    let job = Job { kind: "parity", request, python: None, deep: true, publish: true, timeout_sec: None };
+    match pipeline::execute(context, &repo, job, ui::Face::new(context.style.clone())) {
+        Ok(done) => {
+            if args.json {
+                ui::bytes(&report::json::json(&done.outcome));
+            }
+            done.outcome.exit()
+        }
+        Err(error) => super::cannot_begin(&error),
+    }
+}
+
+/// What the arguments and the caller's environment mean.
+pub(super) fn request(context: &Context, args: &Run, ci: bool) -> Request {
+    Request {
+        command: Command::Run,
+        only: args.steps.clone(),
+        source: source(&args.snapshot),
+        advisory: args.advisory,
+        fail_fast: args.fail_fast,
+        container: args.container,
+        no_network: context.vars.no_network,
+        changed_only: context.vars.changed_only,
+        pytest_addopts: context.vars.pytest_addopts.clone(),
+        strict_tree: ci || context.vars.ci,
+        jobs: args.jobs,
+    }
+}
+
+/// `worktree`, `index`, or a revision.
+pub(super) fn source(text: &str) -> Source {
+    match text {
+        "worktree" => Source::Worktree,
+        "index" => Source::Index { index_file: None },
+        revision => Source::Commit(revision.to_owned()),
+    }
+}
+
+fn print_plan(context: &Context, repo: &crate::repo::Repo, request: &Request, json: bool) -> ExitCode {
+    let (plan, findings) = match survey::read_lock(repo, &request.source) {
+        Ok(lock) => {
+            let untracked = crate::facts::git::tree_state(repo, &request.source)
+                .map(|state| survey::untracked(&state))
+                .unwrap_or_default();
+            let asked = survey::Asked { source: &request.source, python: &lock.python, untracked, cells: true };
+            let survey = survey::survey(context, repo, &lock, asked);
+            plan::plan(&lock, &survey.facts, request)
+        }
+        Err(finding) => {
+            ui::finding(&context.style, &finding);
+            return finding.code.exit();
+        }
+    };
+    if json {
+        ui::bytes(&report::plan::json(&plan, &findings));
+    } else {
+        ui::page(&context.style, &report::plan::text(&plan, &findings));
+    }
+    findings.iter().find(|finding| !finding.warning).map_or(ExitCode::PASSED, |finding| finding.code.exit())
+}

@@ -1,0 +1,252 @@
+//! Lock and facts of one tree: everything the plan is made from. Reads; judges nothing.
+
+use super::context::Context;
+use crate::cell;
+use crate::code::ParityCode;
+use crate::environment::Pinned;
+use crate::environment::interpreter::{self, Interpreter, Memory, SearchPath};
+use crate::environment::key::EnvKey;
+use crate::facts::files::Files;
+use crate::facts::git::TreeState;
+use crate::finding::Finding;
+use crate::frame::Observed;
+use crate::lock::closure::{Closure, ClosureError};
+use crate::lock::{LOCK_PATH, Lock, stale};
+use crate::plan::inputs::{ClosureFacts, Facts, MachineFacts, PythonFacts};
+use crate::repo::{Repo, Source, shown};
+use crate::ui;
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use std::collections::BTreeMap;
+
+/// What was read of one tree and this machine.
+pub(super) struct Survey {
+    pub(super) facts: Facts,
+    pub(super) interpreter: Option<Interpreter>,
+    pub(super) pinned: Vec<Pinned>,
+    pub(super) key: Option<EnvKey>,
+}
+
+/// The largest lock, in bytes. A real one has a few KiB.
+const LARGEST_LOCK: usize = 1 << 20;
+
+/// Reads the lock of a tree. What is wrong with it is a finding; warnings are shown.
+pub(super) fn read_lock(repo: &Repo, source: &Source) -> Result<Lock, Finding> {
+    let invalid = |message: String| Finding::new(ParityCode::LOCK_INVALID, "preflight", message);
+    let bytes = match Files::new(repo, source).read(LOCK_PATH) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => {
+            return Err(invalid(format!("there is no {LOCK_PATH}{}", in_tree(source)))
+                .hint("write one with `ft init` and commit it"));
+        }
+        Err(error) => return Err(invalid(error.to_string()).hint("it must be a file that can be read")),
+    };
+    if bytes.len() > LARGEST_LOCK {
+        return Err(invalid(format!("{LOCK_PATH} has {} MiB; a lock has a few KiB", bytes.len() >> 20)));
+    }
+    let (lock, warnings) = Lock::parse(&bytes).map_err(|error| error.finding())?;
+    for warning in warnings {
+        ui::note(&warning.to_string());
+    }
+    Ok(lock)
+}
+
+fn in_tree(source: &Source) -> String {
+    match source {
+        Source::Worktree => String::new(),
+        Source::Index { .. } => " in the index".to_owned(),
+        Source::Commit(commit) => format!(" in {commit}"),
+    }
+}
+
+/// What to look at beside the lock.
+pub(super) struct Asked<'a> {
+    pub(super) source: &'a Source,
+    /// The Python of this run: the lock's, or one of its matrix.
+    pub(super) python: &'a str,
+    /// Files that git does not track, where the caller has asked git already.
+    pub(super) untracked: Vec<String>,
+    /// Whether steps are going to run, so that the machine must be tried.
+    pub(super) cells: bool,
+}
+
+/// Reads everything the plan needs.
+pub(super) fn survey(context: &Context, repo: &Repo, lock: &Lock, asked: Asked<'_>) -> Survey {
+    let files = Files::new(repo, asked.source);
+    let texts = read_texts(&files, lock);
+    let (interpreter, pythons_found) = find_python(context, repo, lock, asked.python);
+    let (closure, pinned) = closure_facts(lock, &texts, interpreter.as_ref());
+    let key =
+        interpreter.as_ref().filter(|_| matches!(closure, ClosureFacts::Ready(_))).map(|i| EnvKey::new(i, &pinned));
+    let facts = Facts {
+        ft_version: env!("CARGO_PKG_VERSION").to_owned(),
+        python: interpreter.as_ref().map(|i| PythonFacts { version: i.facts.version.clone() }),
+        pythons_found,
+        closure,
+        hashes: config_hashes(lock, &texts),
+        environment: None,
+        untracked: asked.untracked,
+        machine: if asked.cells { machine() } else { MachineFacts { cpus: cpus(), ..MachineFacts::default() } },
+        collection_manifest: lock.collection.manifest.as_ref().and_then(|path| text(&texts, path.as_str())),
+    };
+    Survey { facts, interpreter, pinned, key }
+}
+
+type Texts = BTreeMap<String, Result<Vec<u8>, String>>;
+
+/// Every file that the lock names, read at once. A file that is there and can't be read says why.
+fn read_texts(files: &Files<'_>, lock: &Lock) -> Texts {
+    let mut paths: Vec<String> = Vec::new();
+    let hashed = lock.config_hashes.keys().chain(lock.project_files.keys());
+    paths.extend(hashed.map(|entry| stale::split_key(entry).0.to_owned()));
+    if let Some(environment) = &lock.environment {
+        paths.push(environment.from.to_string());
+        paths.extend(environment.extra.iter().map(ToString::to_string));
+        paths.extend(environment.sources.iter().cloned());
+    }
+    paths.extend(lock.collection.manifest.iter().map(ToString::to_string));
+    paths.sort();
+    paths.dedup();
+    match files.read_all(&paths) {
+        Ok(found) => found.into_iter().map(|(path, bytes)| (path, Ok(bytes))).collect(),
+        // One of them fails: then each is asked alone, so that the others keep their answer.
+        Err(_) => paths
+            .into_iter()
+            .filter_map(|path| match files.read(&path) {
+                Ok(Some(bytes)) => Some((path, Ok(bytes))),
+                Ok(None) => None,
+                Err(error) => Some((path, Err(error.to_string()))),
+            })
+            .collect(),
+    }
+}
+
+fn text(texts: &Texts, path: &str) -> Option<String> {
+    let bytes = texts.get(path)?.as_ref().ok()?;
+    Some(String::from_utf8_lossy(bytes).into_owned())
+}
+
+fn find_python(context: &Context, repo: &Repo, lock: &Lock, request: &str) -> (Option<Interpreter>, Vec<String>) {
+    let search = SearchPath { entries: context.vars.path.clone(), home: context.vars.home.clone(), extra: Vec::new() };
+    let mut memory = Memory::open(repo.state_dir().join("interpreters.json"));
+    let found = interpreter::find(request, lock.locked_pythons.get(request).map(String::as_str), &search, &mut memory);
+    // Losing it costs a Python start next time.
+    let _ = memory.save();
+    match found {
+        Ok(interpreter) => (Some(interpreter), Vec::new()),
+        Err(none) => {
+            (None, none.found.iter().map(|(path, version)| format!("{version} ({})", path.display())).collect())
+        }
+    }
+}
+
+fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) -> (ClosureFacts, Vec<Pinned>) {
+    let (Some(environment), Some(interpreter)) = (&lock.environment, interpreter) else {
+        return (ClosureFacts::None, Vec::new());
+    };
+    if let Some(locked) = &environment.sources_sha256 {
+        let sources: Vec<(&str, &[u8])> = environment
+            .sources
+            .iter()
+            .map(|path| (path.as_str(), texts.get(path).and_then(|t| t.as_ref().ok()).map_or(&[][..], Vec::as_slice)))
+            .collect();
+        let stale = match stale::sources_sha256(&sources) {
+            Ok(now) if now == *locked => None,
+            Ok(_) => {
+                Some(format!("{} changed since {} was resolved", environment.sources.join(", "), environment.from))
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(stale) = stale {
+            return (ClosureFacts::Stale(stale), Vec::new());
+        }
+    }
+    let read = |path: &str| text(texts, path).ok_or_else(|| format!("{path} is not there"));
+    let closure = || -> Result<Vec<Pinned>, (String, bool)> {
+        let from = read(environment.from.as_str()).map_err(|e| (e, false))?;
+        let bad =
+            |path: &str, error: &ClosureError| (format!("{path}: {error}"), error.code() == ParityCode::PACKAGE_HASH);
+        let closure = if environment.from.file_name() == Some("uv.lock") {
+            Closure::from_uv_lock(&from, &environment.groups, &environment.extras, None)
+        } else {
+            Closure::from_requirements(&from)
+        }
+        .map_err(|error| bad(environment.from.as_str(), &error))?;
+        let closure = match &environment.extra {
+            None => closure,
+            Some(extra) => {
+                let text = read(extra.as_str()).map_err(|e| (e, false))?;
+                closure.with_extra(Closure::from_requirements(&text).map_err(|error| bad(extra.as_str(), &error))?)
+            }
+        };
+        let markers =
+            crate::environment::dists::marker_environment(&interpreter.facts.markers).map_err(|e| (e, false))?;
+        let selected = closure.select(&markers).map_err(|error| bad(environment.from.as_str(), &error))?;
+        let built = |name: &String| environment.sdists.iter().any(|sdist| sdist == name);
+        Ok(selected
+            .into_iter()
+            .map(|p| Pinned { sdist: built(&p.name), name: p.name, version: p.version, hashes: p.hashes })
+            .collect())
+    };
+    match closure() {
+        Ok(pinned) => {
+            let packages = pinned.iter().map(|p| (p.name.clone(), p.version.clone())).collect();
+            (ClosureFacts::Ready(packages), pinned)
+        }
+        Err((message, unhashed)) => (ClosureFacts::Unusable { message, unhashed }, Vec::new()),
+    }
+}
+
+fn config_hashes(lock: &Lock, texts: &Texts) -> BTreeMap<String, Result<String, String>> {
+    lock.config_hashes
+        .keys()
+        .chain(lock.project_files.keys())
+        .map(|entry| {
+            let path = stale::split_key(entry).0;
+            let hash = match texts.get(path) {
+                None => Err("is not in the tree that is checked".to_owned()),
+                Some(Err(why)) => Err(why.clone()),
+                Some(Ok(bytes)) => stale::config_hash(entry, bytes).map_err(|error| error.to_string()),
+            };
+            (entry.clone(), hash)
+        })
+        .collect()
+}
+
+/// Names of files that git does not track, for people.
+pub(super) fn untracked(state: &TreeState) -> Vec<String> {
+    state.untracked.iter().map(|path| shown(path)).collect()
+}
+
+/// The lock's `scope.exclude` as one matcher.
+pub(super) fn globs(patterns: &[String]) -> Result<GlobSet, globset::Error> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(Glob::new(pattern)?);
+    }
+    set.build()
+}
+
+/// The interpreter for one Python of the matrix.
+pub(super) fn installed(context: &Context, repo: &Repo, python: &str) -> Option<Interpreter> {
+    let search = SearchPath { entries: context.vars.path.clone(), home: context.vars.home.clone(), extra: Vec::new() };
+    let mut memory = Memory::open(repo.state_dir().join("interpreters.json"));
+    interpreter::find(python, None, &search, &mut memory).ok()
+}
+
+fn limits_missing(observed: &[Observed]) -> Vec<String> {
+    observed.iter().filter(|wall| !wall.enforced).map(|wall| wall.wall.clone()).collect()
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn machine() -> MachineFacts {
+    let probe = cell::probe();
+    MachineFacts {
+        no_namespaces: probe.unavailable.as_ref().map(|why| (why.to_string(), why.fix().to_owned())),
+        cpus: cpus(),
+        limits_missing: limits_missing(&probe.observed),
+        engines_tried: Vec::new(),
+    }
+}

@@ -1,0 +1,307 @@
+//! What state the files are in: one key for all that git tracks, and the names of what CI would not see.
+//!
+//! The key of the worktree is made from the bytes on disk and not from what git believes of them, so that nothing hides
+//! an edit: not `assume-unchanged`, not a filter, not line endings, not an index that was refreshed in the same second.
+//! Files are read again only where their stamp moved or is too young to be trusted (see [`super::cache`]); git walks
+//! the tree for untracked files meanwhile.
+
+use super::cache::{Cache, Stamp, Told};
+use crate::git::{Git, GitError, tracked};
+use crate::repo::{Kind, Repo, Source, is_ours, native, parse_status, shown};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+use std::time::SystemTime;
+
+/// How often a file that moves while it is read is read again.
+const TRIES: usize = 5;
+
+/// The state of one tree. Paths are relative to the repository root, in the bytes that git has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeState {
+    /// sha256 over name, kind and content of every tracked file, in hex. Of the worktree: the same whether a change is
+    /// staged or not. Of index and commit: over what they hold. Keys of different sources are not comparable.
+    pub key: String,
+    /// The same over what git neither tracks nor ignores; of the worktree only.
+    pub untracked_key: String,
+    /// Whether tracked files differ from HEAD; never for index and commit.
+    pub dirty: bool,
+    /// Tracked paths of the worktree that differ from HEAD, those too that the index hides from `git status`.
+    pub changed: Vec<Vec<u8>>,
+    /// Paths of the worktree that git neither tracks nor ignores, without what `ft` itself writes. A submodule with
+    /// such files is named as `sub/`.
+    pub untracked: Vec<Vec<u8>>,
+    /// How many files are tracked.
+    pub files: usize,
+    /// How many of them had to be read.
+    pub read: usize,
+}
+
+impl TreeState {
+    /// [`TreeState::untracked`] as text.
+    #[must_use]
+    pub fn untracked_names(&self) -> Vec<String> {
+        self.untracked.iter().map(|path| shown(path)).collect()
+    }
+
+    /// [`TreeState::changed`] as text.
+    #[must_use]
+    pub fn changed_names(&self) -> Vec<String> {
+        self.changed.iter().map(|path| shown(path)).collect()
+    }
+}
+
+/// Reads the state of the tree that `source` names.
+///
+/// # Errors
+/// [`GitError`], also where a tracked file can't be read.
+pub fn tree_state(repo: &Repo, source: &Source) -> Result<TreeState, GitError> {
+    let held = match source {
+        Source::Worktree => return worktree_state(repo),
+        Source::Index { index_file } => {
+            let git = Git::at(&repo.root);
+            let git = match index_file {
+                Some(path) => git.env("GIT_INDEX_FILE", repo.top.join(path)),
+                None => git,
+            };
+            git.args(["ls-files", "--stage", "-z"]).output()?
+        }
+        Source::Commit(name) => {
+            let asked = format!("{name}^{{commit}}");
+            // In a folder below the top level, only that folder is listed.
+            Git::at(&repo.root).args(["ls-tree", "-r", "-z", &asked]).output()?
+        }
+    };
+    Ok(TreeState {
+        key: hex::encode(Sha256::digest(&held)),
+        untracked_key: String::new(),
+        dirty: false,
+        changed: Vec::new(),
+        untracked: Vec::new(),
+        files: held.iter().filter(|b| **b == 0).count(),
+        read: 0,
+    })
+}
+
+fn worktree_state(repo: &Repo) -> Result<TreeState, GitError> {
+    let place = repo.state_dir().join("tree-cache");
+    let taken = SystemTime::now();
+    let (status, looked) = std::thread::scope(|scope| {
+        let status = scope.spawn(|| status(repo));
+        let looked = look_at_tracked(repo, &place);
+        (status.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), looked)
+    });
+    let (status, mut looked) = (status?, looked?);
+    let untracked = look_at_all(repo, &status.untracked, &looked.cache)?;
+    let key = key_of(&looked.files);
+    let untracked_key = key_of(&untracked);
+    let (files, read) = (looked.files.len(), looked.files.iter().filter(|file| file.read).count());
+    let any_read = read > 0 || untracked.iter().any(|file| file.read);
+    if any_read || looked.names_moved {
+        let kept = looked
+            .files
+            .iter()
+            .map(Seen::told)
+            .chain(untracked.iter().map(|file| Told { tracked: false, ..file.told() }));
+        // Without it the next check reads more files. Losing it is not worth a word.
+        let _ = Cache::save(&place, taken, looked.names_stamp, kept);
+    }
+    let mut changed = status.changed;
+    changed.append(&mut looked.hidden);
+    changed.sort_unstable();
+    changed.dedup();
+    Ok(TreeState { key, untracked_key, dirty: !changed.is_empty(), changed, untracked: status.untracked, files, read })
+}
+
+/// Paths relative to the root, and without ours.
+struct Status {
+    changed: Vec<Vec<u8>>,
+    untracked: Vec<Vec<u8>>,
+}
+
+fn status(repo: &Repo) -> Result<Status, GitError> {
+    let output = Git::at(&repo.root)
+        .args(["status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=none"])
+        .args(["--", "."].iter().filter(|_| repo.root != repo.top))
+        .output()?;
+    let status = parse_status(&output)?;
+    let prefix = repo.prefix();
+    let below = |paths: Vec<Vec<u8>>| -> Vec<Vec<u8>> {
+        paths.into_iter().filter_map(|path| path.strip_prefix(&prefix[..]).map(<[u8]>::to_vec)).collect()
+    };
+    let mut untracked = below(status.untracked);
+    untracked.retain(|path| !is_ours(path));
+    untracked.extend(below(status.untracked_in_submodules).into_iter().map(|mut path| {
+        path.push(b'/');
+        path
+    }));
+    untracked.sort_unstable();
+    Ok(Status { changed: below(status.changed), untracked })
+}
+
+/// A path and what is there.
+struct Seen {
+    path: Vec<u8>,
+    /// `f`, `x`, `l`; `-` nothing, `d` a folder, `?` a FIFO or device.
+    kind: u8,
+    stamp: Stamp,
+    sha256: [u8; 32],
+    /// It was read now and not only looked at.
+    read: bool,
+}
+
+impl Seen {
+    fn told(&self) -> Told<'_> {
+        Told { path: &self.path, tracked: true, stamp: self.stamp, sha256: self.sha256 }
+    }
+}
+
+struct Looked {
+    cache: Cache,
+    files: Vec<Seen>,
+    hidden: Vec<Vec<u8>>,
+    /// The index that the names are from, where that is all that they depend on.
+    names_stamp: Stamp,
+    names_moved: bool,
+}
+
+fn look_at_tracked(repo: &Repo, place: &Path) -> Result<Looked, GitError> {
+    let cache = Cache::load(place);
+    let index = std::fs::symlink_metadata(repo.git_dir.join("index")).map(|meta| Stamp::of(&meta)).unwrap_or_default();
+    if let Some(names) = cache.names(&index) {
+        let files = look_at_all(repo, &names, &cache)?;
+        return Ok(Looked { cache, files, hidden: Vec::new(), names_stamp: index, names_moved: false });
+    }
+    let mut listed = tracked(&repo.root, None)?;
+    // A submodule has an index of its own, and a flag of the index can be set without a trace in the names.
+    let simple = listed.iter().all(|entry| entry.kind != Kind::Submodule && !entry.unwatched);
+    let names_stamp = if simple { index } else { Stamp::default() };
+    let hidden = hidden_changes(repo, &listed)?;
+    listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    let names: Vec<_> = listed.into_iter().map(|entry| entry.path).collect();
+    let files = look_at_all(repo, &names, &cache)?;
+    Ok(Looked { cache, files, hidden, names_stamp, names_moved: simple })
+}
+
+/// Tracked files that differ although the index tells git not to look; those too that are not there (sparse checkout).
+fn hidden_changes(repo: &Repo, listed: &[crate::repo::Tracked]) -> Result<Vec<Vec<u8>>, GitError> {
+    let mut changed = Vec::new();
+    for entry in listed.iter().filter(|entry| entry.unwatched && entry.kind != Kind::Submodule) {
+        let path = native(&entry.path);
+        let same = match std::fs::symlink_metadata(repo.root.join(&path)) {
+            Ok(meta) if meta.is_symlink() => {
+                let target = std::fs::read_link(repo.root.join(&path)).unwrap_or_default();
+                let id = Git::at(&repo.root).args(["hash-object", "--stdin"]).feed(crate::repo::path_bytes(&target))?;
+                crate::git::line(&id) == entry.oid
+            }
+            Ok(meta) if meta.is_file() => {
+                let id = Git::at(&repo.root).args(["hash-object", "--"]).arg(&path).output()?;
+                crate::git::line(&id) == entry.oid
+            }
+            _ => false,
+        };
+        if !same {
+            changed.push(entry.path.clone());
+        }
+    }
+    Ok(changed)
+}
+
+fn look_at_all<P: AsRef<[u8]> + Sync>(repo: &Repo, paths: &[P], cache: &Cache) -> Result<Vec<Seen>, GitError> {
+    let looked: Vec<Vec<Seen>> = paths
+        .par_chunks(512)
+        .enumerate()
+        .map(|(n, chunk)| {
+            let each = chunk.iter().enumerate();
+            each.map(|(i, path)| look_at(repo, path.as_ref(), cache, n * 512 + i)).collect::<Result<_, _>>()
+        })
+        .collect::<Result<_, GitError>>()?;
+    Ok(looked.into_iter().flatten().collect())
+}
+
+/// `guess` is where the cache may have the path.
+fn look_at(repo: &Repo, path: &[u8], cache: &Cache, guess: usize) -> Result<Seen, GitError> {
+    let at = repo.root.join(native(path));
+    let io = |source| GitError::Io { line: shown(path), source };
+    let seen = |kind, stamp, sha256, read| Seen { path: path.to_vec(), kind, stamp, sha256, read };
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        let meta = match at.symlink_metadata() {
+            Ok(meta) => meta,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(seen(b'-', Stamp::default(), [0; 32], false));
+            }
+            Err(error) => return Err(io(error)),
+        };
+        let kind = match () {
+            () if meta.is_symlink() => b'l',
+            () if meta.is_dir() => b'd',
+            () if !meta.is_file() => b'?',
+            () if is_executable(&meta) => b'x',
+            () => b'f',
+        };
+        if matches!(kind, b'd' | b'?') {
+            return Ok(seen(kind, Stamp::default(), [0; 32], false));
+        }
+        let stamp = Stamp::of(&meta);
+        if let Some(sha256) = cache.sha256(path, &stamp, guess) {
+            return Ok(seen(kind, stamp, sha256, false));
+        }
+        let content = if kind == b'l' {
+            at.read_link().map(|target| Sha256::digest(crate::repo::path_bytes(&target)).into())
+        } else {
+            hash(&at)
+        };
+        match content {
+            Ok(sha256) if at.symlink_metadata().map(|meta| Stamp::of(&meta)).ok() == Some(stamp) => {
+                return Ok(seen(kind, stamp, sha256, true));
+            }
+            // Moved meanwhile: look again. What is written to without end is given as it was read, and not remembered.
+            Ok(sha256) if left == 0 => return Ok(seen(kind, Stamp::default(), sha256, true)),
+            Ok(_) => {}
+            Err(error) if left > 0 && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {}
+            Err(error) => return Err(io(error)),
+        }
+    }
+}
+
+fn hash(at: &Path) -> std::io::Result<[u8; 32]> {
+    let mut file = File::open(at)?;
+    let mut hash = Sha256::new();
+    let mut buffer = [0; 1 << 15];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().into()),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+fn is_executable(meta: &std::fs::Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::MetadataExt::mode(meta) & 0o100 != 0
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = meta;
+        false
+    }
+}
+
+fn key_of(files: &[Seen]) -> String {
+    let mut hash = Sha256::new();
+    for file in files {
+        hash.update((file.path.len() as u64).to_le_bytes());
+        hash.update(&file.path);
+        hash.update([file.kind]);
+        hash.update(file.sha256);
+    }
+    hex::encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! Facts: what is true of this repository and this machine, read and never judged.
+//!
+//! Findings are made from facts by the plan; nothing here decides what a fact means.
+
+pub mod collection;
+pub mod files;
+pub mod git;

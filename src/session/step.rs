@@ -1,0 +1,298 @@
+//! One step from walls to events: raises its cell, keeps its log, receives what it left, reads its results.
+
+use super::World;
+use crate::artifacts;
+use crate::cell::{self, Cell, CellError, Mount, Walls, Work};
+use crate::event::{EventKind, Glimpse, StepEnd, Wall};
+use crate::frame::{Ended, Frame, Manifest, Observed, ToAgent};
+use crate::results::bandit::SecurityReport;
+use crate::results::coverage::Coverage;
+use crate::results::pytest::TestReport;
+use crate::step::{Reader, Step};
+use sha2::{Digest, Sha256};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use tokio::sync::mpsc;
+
+/// What a running step tells the session.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// To be recorded.
+    Event(EventKind),
+    /// To be shown.
+    Glimpse(Glimpse),
+}
+
+/// What came of a step.
+#[derive(Debug)]
+pub(super) struct Over {
+    pub(super) events: Vec<EventKind>,
+    pub(super) ok: bool,
+}
+
+/// How many entries and bytes a step may leave, and how long bringing them back may take.
+const ARTIFACT_ENTRIES: u64 = 20_000;
+const ARTIFACT_BYTES: u64 = 1 << 30;
+const ARTIFACT_MS: u64 = 60_000;
+
+/// The walls of one step. `changes` are those of the steps that it needs, the latest first.
+fn walls(world: &World, step: &Step, changes: Vec<PathBuf>, dist: Option<PathBuf>, scratch: PathBuf) -> Walls {
+    let mount = |host: &Path, cell: &str| Mount { host: host.to_owned(), cell: cell.to_owned(), writable: false };
+    let mut mounts = vec![mount(&world.lib, "/ft/lib")];
+    mounts.extend(world.env.as_deref().map(|env| mount(env, "/ft/env")));
+    if step.project {
+        mounts.extend(world.project.as_deref().map(|project| mount(project, "/ft/project")));
+    }
+    mounts.extend(dist.as_deref().map(|dist| mount(dist, "/ft/dist")));
+    let work = if step.tree {
+        let mut lowers = changes;
+        lowers.extend(world.trees.iter().cloned());
+        Work::View(lowers)
+    } else {
+        Work::Empty
+    };
+    Walls {
+        work,
+        mounts,
+        interpreter: world.interpreter.clone(),
+        network: step.network.clone(),
+        limits: step.limits.clone(),
+        scratch,
+    }
+}
+
+fn manifest(step: &Step) -> Manifest {
+    let cwd = if step.cwd.as_str().is_empty() { "/ft/work".to_owned() } else { format!("/ft/work/{}", step.cwd) };
+    let bytes = |limit: Option<u64>| limit.unwrap_or(0);
+    Manifest {
+        argv: step.argv.clone(),
+        env: step.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        cwd,
+        timeout_ms: step.timeout_ms,
+        grace_ms: step.grace_ms,
+        output_bytes: bytes(step.limits.output_bytes),
+        memory_bytes: bytes(step.limits.memory_bytes),
+        pids: bytes(step.limits.pids),
+        file_bytes: bytes(step.limits.disk_bytes),
+        collect: step.collect.clone(),
+        artifact_entries: ARTIFACT_ENTRIES,
+        artifact_bytes: ARTIFACT_BYTES,
+        artifact_ms: ARTIFACT_MS,
+        passthrough: false,
+    }
+}
+
+/// Runs one step to its end. Never fails: what goes wrong is an event.
+pub(super) async fn perform<C: Cell>(
+    cell: &C,
+    world: &World,
+    step: &Step,
+    control: mpsc::Receiver<ToAgent>,
+    notes: mpsc::Sender<Note>,
+) -> Over {
+    match lead(cell, world, step, control, &notes).await {
+        Ok(over) => over,
+        Err(error) => Over { events: vec![broken(step, &error)], ok: false },
+    }
+}
+
+fn broken(step: &Step, error: &StepError) -> EventKind {
+    EventKind::Broken {
+        stage: step.id.clone(),
+        message: error.to_string(),
+        hint: "this says nothing about the code; run again, and report it if it stays".to_owned(),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error(transparent)]
+    Cell(#[from] CellError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("{stage}: {message}")]
+    Agent { stage: String, message: String },
+    #[error("artifacts: {0}")]
+    Artifacts(#[from] artifacts::ArtifactError),
+}
+
+async fn lead<C: Cell>(
+    cell: &C,
+    world: &World,
+    step: &Step,
+    control: mpsc::Receiver<ToAgent>,
+    notes: &mpsc::Sender<Note>,
+) -> Result<Over, StepError> {
+    let scratch = world.scratch(&step.id);
+    fs_err::create_dir_all(&scratch)?;
+    let changes =
+        step.needs.iter().rev().map(|need| world.scratch(need).join("changes")).filter(|dir| dir.is_dir()).collect();
+    let dist = step.needs.iter().map(|need| world.left(need).join("out/dist")).find(|dir| dir.is_dir());
+    let walls = walls(world, step, changes, dist, scratch);
+    let tar = world.scratch(&step.id).join("artifacts.tar");
+
+    let (frames, mut received) = mpsc::channel(64);
+    let log_path = world.log(&step.id);
+    let listen = async {
+        let mut log = Log::create(&log_path)?;
+        let mut observed = Vec::new();
+        while let Some(frame) = received.recv().await {
+            match frame {
+                Frame::Ready { observed: seen } => observed = seen,
+                Frame::Started { .. } => {
+                    let enforcement = observed.drain(..).map(wall).collect();
+                    note(notes, Note::Event(EventKind::StepStarted { step: step.id.clone(), enforcement })).await;
+                }
+                Frame::Output { stream, bytes } => {
+                    log.write(&bytes.0)?;
+                    note(notes, Note::Glimpse(Glimpse::Output { step: step.id.clone(), stream, bytes: bytes.0 })).await;
+                }
+                Frame::Terminating { after_ms } => {
+                    let kind = EventKind::StepTerminating { step: step.id.clone(), after_ms, kill: false };
+                    note(notes, Note::Event(kind)).await;
+                }
+                Frame::Killing {} => {
+                    let kind = EventKind::StepTerminating { step: step.id.clone(), after_ms: 0, kill: true };
+                    note(notes, Note::Event(kind)).await;
+                }
+                Frame::Violation { pid, process, call, address, port } => {
+                    let kind = EventKind::NetworkDenied { step: step.id.clone(), process, pid, call, address, port };
+                    note(notes, Note::Event(kind)).await;
+                }
+                _ => {}
+            }
+        }
+        log.finish()
+    };
+    let (finished, log) = tokio::join!(cell::run(cell, &walls, manifest(step), &tar, control, frames), listen);
+    let (finished, output_sha256) = (finished?, log?);
+
+    let Some(ended) = finished.ended else {
+        let (stage, message) =
+            finished.broken.unwrap_or_else(|| ("agent".into(), "the step ended without a word".into()));
+        // A command that is not there is the lock's business, not infrastructure: it ends as a shell would end it.
+        if stage == "exec" {
+            let mut end = StepEnd { code: Some(127), output_sha256, ..StepEnd::default() };
+            end.survivors = Vec::new();
+            Log::append(&log_path, &format!("ft: {message}\n"))?;
+            return Ok(Over { events: vec![EventKind::StepEnded { step: step.id.clone(), end }], ok: false });
+        }
+        return Err(StepError::Agent { stage, message });
+    };
+    let ok = ended.code == 0 && ended.signal == 0 && !ended.timed_out && !ended.cancelled;
+    let mut events = vec![EventKind::StepEnded { step: step.id.clone(), end: step_end(ended, output_sha256) }];
+    events.extend(finished.refused.into_iter().map(|(path, why)| EventKind::ArtifactRefused {
+        step: step.id.clone(),
+        path,
+        why,
+    }));
+    events.extend(receive(world, step, &tar).await?);
+    Ok(Over { events, ok })
+}
+
+async fn note(notes: &mpsc::Sender<Note>, note: Note) {
+    // The session listens until every step is over; if it is gone, nobody is left to be told.
+    let _ = notes.send(note).await;
+}
+
+fn wall(observed: Observed) -> Wall {
+    Wall { wall: observed.wall, enforced: observed.enforced, mechanism: observed.mechanism, detail: observed.detail }
+}
+
+fn step_end(ended: Ended, output_sha256: String) -> StepEnd {
+    let exited = ended.signal == 0;
+    StepEnd {
+        code: exited.then_some(ended.code),
+        signal: (!exited).then_some(ended.signal),
+        timed_out: ended.timed_out,
+        killed: ended.killed,
+        cancelled: ended.cancelled,
+        out_of_memory: ended.out_of_memory,
+        wall_ms: ended.wall_ms,
+        cpu_ms: ended.user_ms + ended.system_ms,
+        peak_bytes: ended.peak_bytes,
+        output_bytes: ended.output_total,
+        output_dropped: ended.output_dropped,
+        output_sha256,
+        survivors: ended.survivors,
+    }
+}
+
+/// Unpacks what came back and reads the side results.
+async fn receive(world: &World, step: &Step, tar: &Path) -> Result<Vec<EventKind>, StepError> {
+    let (tar, into, limits) =
+        (tar.to_owned(), world.left(&step.id), artifacts::Limits { entries: ARTIFACT_ENTRIES, bytes: ARTIFACT_BYTES });
+    let root = into.clone();
+    let received = tokio::task::spawn_blocking(move || artifacts::receive(&tar, &into, &limits))
+        .await
+        .map_err(std::io::Error::other)??;
+    let id = || step.id.clone();
+    let mut events = Vec::new();
+    for (path, why) in received.refused {
+        events.push(EventKind::ArtifactRefused { step: id(), path, why });
+    }
+    for file in &received.files {
+        if let Some(path) = file.path.strip_prefix("work/") {
+            events.push(EventKind::ArtifactReceived {
+                step: id(),
+                path: path.to_owned(),
+                bytes: file.bytes,
+                sha256: file.sha256.clone(),
+            });
+        }
+    }
+    events.extend(read_results(step, &root));
+    Ok(events)
+}
+
+/// The side results that this step's reader wants.
+fn read_results(step: &Step, left: &Path) -> Option<EventKind> {
+    let id = || step.id.clone();
+    let read = |path: &str| fs_err::read(left.join(path)).map_err(|_| format!("{path} was not written"));
+    let (wanted, event) = match &step.reader {
+        Reader::Plain => return None,
+        Reader::Pytest | Reader::Collection => {
+            let report = read("out/pytest.json").and_then(|b| TestReport::parse(&b).map_err(|e| e.to_string()));
+            (
+                "the tests' results",
+                report.map(|report| EventKind::TestsReported { step: id(), report: Box::new(report) }),
+            )
+        }
+        Reader::Coverage => {
+            let coverage = read("out/coverage.json").and_then(|b| Coverage::parse(&b).map_err(|e| e.to_string()));
+            ("coverage", coverage.map(|coverage| EventKind::CoverageMeasured { step: id(), coverage }))
+        }
+        Reader::Bandit(path) => {
+            let path = path.strip_prefix("/ft/").map_or_else(|| format!("work/{path}"), str::to_owned);
+            let report = read(&path).and_then(|b| SecurityReport::parse(&b).map_err(|e| e.to_string()));
+            ("bandit's report", report.map(|report| EventKind::IssuesReported { step: id(), report }))
+        }
+    };
+    Some(event.unwrap_or_else(|why| EventKind::ResultMissing { step: id(), reason: format!("{wanted}: {why}") }))
+}
+
+/// A step's log, and the digest of what is in it.
+struct Log {
+    file: std::io::BufWriter<fs_err::File>,
+    digest: Sha256,
+}
+
+impl Log {
+    fn create(path: &Path) -> std::io::Result<Self> {
+        Ok(Log { file: std::io::BufWriter::new(fs_err::File::create(path)?), digest: Sha256::new() })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.digest.update(bytes);
+        self.file.write_all(bytes)
+    }
+
+    fn finish(mut self) -> std::io::Result<String> {
+        self.file.flush()?;
+        Ok(hex::encode(self.digest.finalize()))
+    }
+
+    fn append(path: &Path, text: &str) -> std::io::Result<()> {
+        fs_err::OpenOptions::new().append(true).create(true).open(path)?.write_all(text.as_bytes())
+    }
+}
