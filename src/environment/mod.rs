@@ -37,23 +37,13 @@ pub mod wheel;
 #[cfg(test)]
 mod tests;
 
+/// One package of the closure; here `sdist` says that it may be built from a source archive.
+pub use crate::lock::closure::Pinned;
+
 use crate::cell::Walls;
 use crate::frame::Manifest;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-
-/// One package of the closure, as the lock pins it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pinned {
-    /// PEP 503 normalised.
-    pub name: String,
-    /// The exact version.
-    pub version: String,
-    /// `sha256:` and the digest in hex, one for each file that counts.
-    pub hashes: Vec<String>,
-    /// Whether it may be built from an sdist.
-    pub sdist: bool,
-}
 
 /// One process in one cell: a description. Whoever runs it raises the walls, leads the conversation, and puts what the
 /// process left in `/ft/out` into [`Job::out`]. Whoever described it makes and removes the scratch directory.
