@@ -79,6 +79,7 @@ pub(super) fn survey(context: &Context, repo: &Repo, lock: &Lock, asked: Asked<'
         interpreter.as_ref().filter(|_| matches!(closure, ClosureFacts::Ready(_))).map(|i| EnvKey::new(i, &pinned));
     let facts = Facts {
         ft_version: env!("CARGO_PKG_VERSION").to_owned(),
+        repository: repo.root.display().to_string(),
         python: interpreter.as_ref().map(|i| PythonFacts { version: i.facts.version.clone() }),
         pythons_found,
         closure,

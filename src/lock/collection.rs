@@ -333,7 +333,8 @@ fn entry(line: &str) -> Result<(Key, Record), String> {
     };
     tests.sort_unstable();
     let is_hash = hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    if !is_hash && !(tests.is_empty() && *hash == "-") {
+    let is_nothing = tests.is_empty() && *hash == "-";
+    if !is_hash && !is_nothing {
         return Err(format!("expected a hash of 16 hexadecimal digits, found {hash:?}"));
     }
     Ok((Key { path, python }, Record { hash: (*hash).to_owned(), tests }))

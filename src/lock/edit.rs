@@ -58,6 +58,27 @@ pub fn set_after(text: &str, place: &Place, value: &Value, after: Option<&str>) 
     }
 }
 
+/// Adds a member at the start of the document's object; a value that is there already is set where it stands.
+///
+/// # Errors
+/// As [`set`].
+pub fn set_first(text: &str, key: &str, value: &Value) -> Result<String, EditError> {
+    let place = Place::from([key]);
+    let map = Map::read(text).map_err(EditError::NoJson)?;
+    let first = map.value(&Place::root()).and_then(|root| root.as_object()).and_then(|root| root.properties.first());
+    match first {
+        Some(first) if map.member(&place).is_none() => {
+            let line = &text[..first.start()];
+            let before = &line[line.find('{').map_or(line.len(), |open| open + 1)..];
+            let colon = &text[first.name.end()..first.value.start()];
+            let written = Style::of(&map).write(value, indent_of_line(text, first.start()));
+            let member = format!("{}{colon}{written},{before}", Value::from(key));
+            Ok(format!("{}{member}{}", &text[..first.start()], &text[first.start()..]))
+        }
+        _ => set(text, &place, value),
+    }
+}
+
 /// Takes a member out of its object, with its comma and its white space. A member that is not there is no error.
 ///
 /// # Errors
@@ -240,6 +261,14 @@ mod tests {
             "{\"a\":1,\"c\":3,\"b\":2}"
         );
         assert_eq!(set("{}", &Place::from(["a"]), &json!(1)).unwrap(), "{\"a\": 1}");
+    }
+
+    #[test]
+    fn a_first_member_is_written_like_the_one_that_was_first() {
+        assert_eq!(set_first("{\n    \"a\": 1\n}\n", "v", &json!(2)).unwrap(), "{\n    \"v\": 2,\n    \"a\": 1\n}\n");
+        assert_eq!(set_first("{\"a\":1}", "v", &json!(2)).unwrap(), "{\"v\":2,\"a\":1}");
+        assert_eq!(set_first("{\"a\":1,\"v\":1}", "v", &json!(2)).unwrap(), "{\"a\":1,\"v\":2}");
+        assert_eq!(set_first("{}", "v", &json!(2)).unwrap(), "{\"v\": 2}");
     }
 
     #[test]

@@ -160,7 +160,8 @@ fn text<'b>(path: &str, bytes: &'b [u8]) -> Result<&'b str, HashError> {
     std::str::from_utf8(bytes).map_err(|_| HashError::Encoding { path: path.to_owned() })
 }
 
-fn toml_value(path: &str, bytes: &[u8]) -> Result<Value, HashError> {
+/// A TOML document as JSON.
+pub(super) fn toml_value(path: &str, bytes: &[u8]) -> Result<Value, HashError> {
     let text = text(path, bytes)?;
     toml::from_str::<toml::Table>(text).map(|table| json(toml::Value::Table(table))).map_err(|error| {
         let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);

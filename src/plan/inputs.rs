@@ -56,6 +56,8 @@ pub enum Command {
 pub struct Facts {
     /// Version of this program.
     pub ft_version: String,
+    /// Absolute path of the repository on this machine.
+    pub repository: String,
     /// The interpreter for the lock's Python.
     pub python: Option<PythonFacts>,
     /// Interpreters that were found instead: `3.12.1 at /usr/bin/python3.12`.

@@ -237,7 +237,7 @@ fn coverage(lock: &Lock, facts: &Facts, request: &Request, steps: &[Step]) -> Op
     if !asked && (!has_coverage || !steps.iter().any(|step| measured(&step))) {
         return None;
     }
-    let argv = words(&["python", "/ft/lib/ft_coverage.py"]);
+    let argv = words(&["python", "/ft/lib/ft_coverage.py", &facts.repository]);
     Some(Step {
         needs: steps.iter().filter(|step| step.gate == Gate::Tests).map(|step| step.id.clone()).collect(),
         reader: Reader::Coverage,

@@ -66,7 +66,7 @@ const STUBBORN: [(&str, &str); 6] = [
     ),
     (
         "forks for ever",
-        "import os,signal,time\nsignal.signal(15, signal.SIG_IGN)\nfor _ in range(20): os.fork()\nwhile True:\n  if os.fork()==0: os._exit(0)\n  os.wait()",
+        "import os,signal,time\nsignal.signal(15, signal.SIG_IGN)\nmain=os.getpid()\nwhile True:\n try:\n  if os.fork()==0 and os.getpid()%3: os._exit(0)\n except OSError: time.sleep(.001)\n if os.getpid()==main: time.sleep(.001)",
     ),
 ];
 
