@@ -198,6 +198,9 @@ impl Declared {
                 let included = included.trim_start_matches(['=', ' ']);
                 let joined = if folder.is_empty() { included.to_owned() } else { format!("{folder}/{included}") };
                 self.read_requirements(files, &joined, to, seen);
+            } else if let Some(extras) = line.trim_start_matches("-e").trim_start().strip_prefix(".[") {
+                // The project itself with extras.
+                to.extend(self.name.as_ref().map(|name| format!("{name}[{extras}")));
             } else if !line.starts_with('-') && !line.starts_with('.') {
                 let requirement = line.split(" --").next().unwrap_or_default().trim();
                 match pep508::requirement(requirement) {
@@ -219,8 +222,12 @@ impl Declared {
         let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
         for line in lines("deps") {
             let line = line.replace("{toxinidir}/", "");
-            // `py310: name` and the like hold for some environments only; the requirement is taken without its condition.
-            let line = line.split_once(": ").map_or(line.as_str(), |(_, rest)| rest).trim();
+            // `min: name` holds for the environments of that factor only; `py` is the factor of all plain Pythons.
+            let line = match line.split_once(": ") {
+                Some(("py", rest)) => rest.trim(),
+                Some(_) => continue,
+                None => line.trim(),
+            };
             if let Some(path) = line.strip_prefix("-r") {
                 self.read_requirements(files, path.trim_start_matches(['=', ' ']), &mut found, &mut seen);
             } else if pep508::requirement(line).is_ok() {

@@ -169,6 +169,25 @@ fn of_several_requirements_files_the_one_for_the_tool_counts() {
 }
 
 #[test]
+fn the_plain_environment_of_tox_and_the_projects_own_extras_count() {
+    let files = project(
+        &[
+            (
+                "pyproject.toml",
+                "[project]\nname='me'\n[project.optional-dependencies]\nfast=['c-ext']\n[tool.pytest]\n",
+            ),
+            ("tox.ini", "[testenv]\ndeps =\n    -r requirements/t.txt\n    min: pytest==6\n    py: plug\n"),
+            ("requirements/t.txt", "-e .[fast]\npytest\n"),
+        ],
+        &[],
+    );
+    let (_, lock) = found(&files);
+    let environment = lock.environment.clone().unwrap();
+    assert_eq!(environment.sources, ["pyproject.toml", "tox.ini", "requirements/t.txt"]);
+    assert_eq!(requirements(&lock, &environment, &files).unwrap(), ["c-ext", "plug", "pytest"]);
+}
+
+#[test]
 fn a_low_threshold_of_the_project_is_left_out_and_said() {
     let text = "[tool.pytest.ini_options]\naddopts='--cov=x'\n[tool.coverage.report]\nfail_under = 12";
     let (init, lock) = found(&project(&[("pyproject.toml", text)], &["tests/test_a.py"]));
