@@ -116,6 +116,9 @@ fn commands(step: &Value, lock: &Lock) -> Vec<(String, String)> {
 /// Why a line of a script is not covered; `None` where it is, or where it checks nothing.
 fn reason(line: &str, lock: &Lock) -> Option<String> {
     let words = command_words(line);
+    if words.first().is_some_and(|word| word.starts_with('$')) {
+        return Some("what it runs is known only to the shell".to_owned());
+    }
     let (first, second) = (words.first().copied()?, words.get(1).copied().unwrap_or_default());
     let prepares = match first {
         "pip" | "pip3" | "pipx" | "apt-get" | "apt" | "brew" | "choco" | "conda" | "npm" => {
