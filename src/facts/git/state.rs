@@ -5,7 +5,7 @@
 //! Files are read again only where their stamp moved or is too young to be trusted (see [`super::cache`]); git walks
 //! the tree for untracked files meanwhile.
 
-use super::cache::{Cache, Stamp, Told};
+use super::cache::{Cache, Stamp, Told, Verdict};
 use crate::git::{Git, GitError, tracked};
 use crate::repo::{Kind, Repo, Source, is_ours, native, parse_status, shown};
 use rayon::prelude::*;
@@ -88,31 +88,73 @@ pub fn tree_state(repo: &Repo, source: &Source) -> Result<TreeState, GitError> {
 fn worktree_state(repo: &Repo) -> Result<TreeState, GitError> {
     let place = repo.state_dir().join("tree-cache");
     let taken = SystemTime::now();
-    let (status, looked) = std::thread::scope(|scope| {
-        let status = scope.spawn(|| status(repo));
-        let looked = look_at_tracked(repo, &place);
-        (status.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), looked)
-    });
-    let (status, mut looked) = (status?, looked?);
-    let untracked = look_at_all(repo, &status.untracked, &looked.cache)?;
-    let key = key_of(&looked.files);
-    let untracked_key = key_of(&untracked);
+    let cache = Cache::load(&place);
+    let index = std::fs::symlink_metadata(repo.git_dir.join("index")).map(|meta| Stamp::of(&meta)).unwrap_or_default();
+    let head = repo.head.clone().unwrap_or_default().into_bytes();
+    let known = cache.names(&index).filter(|_| cache.verdict.head == head);
+    let unmoved = known.is_some();
+    let looked = match known {
+        Some(names) => look_again(repo, &cache, &names)?,
+        None => look_anew(repo, &cache, index)?,
+    };
+    let untracked = look_at_all(repo, &looked.status.untracked, &cache)?;
     let (files, read) = (looked.files.len(), looked.files.iter().filter(|file| file.read).count());
-    let any_read = read > 0 || untracked.iter().any(|file| file.read);
-    if any_read || looked.names_moved {
-        let kept = looked
-            .files
-            .iter()
-            .map(Seen::told)
-            .chain(untracked.iter().map(|file| Told { tracked: false, ..file.told() }));
+    let Status { changed, untracked: untracked_paths } = looked.status;
+    let verdict = Verdict { head, key: looked.key, changed };
+    if !unmoved || read > 0 || untracked.iter().any(|file| file.read) || verdict != cache.verdict {
+        let others = untracked.iter().map(|file| Told { tracked: false, ..file.told() });
+        let told = looked.files.iter().map(Seen::told).chain(others);
         // Without it the next check reads more files. Losing it is not worth a word.
-        let _ = Cache::save(&place, taken, looked.names_stamp, kept);
+        let _ = Cache::save(&place, taken, looked.names_stamp, &verdict, told);
     }
-    let mut changed = status.changed;
-    changed.append(&mut looked.hidden);
-    changed.sort_unstable();
-    changed.dedup();
-    Ok(TreeState { key, untracked_key, dirty: !changed.is_empty(), changed, untracked: status.untracked, files, read })
+    Ok(TreeState {
+        key: hex::encode(looked.key),
+        untracked_key: hex::encode(key_of(&untracked)),
+        dirty: !verdict.changed.is_empty(),
+        changed: verdict.changed,
+        untracked: untracked_paths,
+        files,
+        read,
+    })
+}
+
+struct Looked {
+    files: Vec<Seen>,
+    key: [u8; 32],
+    status: Status,
+    /// The index that the names are from, where that is all that they depend on.
+    names_stamp: Stamp,
+}
+
+/// HEAD and index are those of last time, so git need only look for untracked files while we look at the tracked ones.
+/// Where one of those moved, git says what differs now.
+fn look_again(repo: &Repo, cache: &Cache, names: &[&[u8]]) -> Result<Looked, GitError> {
+    let (untracked, files) = std::thread::scope(|scope| {
+        let untracked = scope.spawn(|| untracked(repo));
+        let files = look_at_all(repo, names, cache);
+        (untracked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), files)
+    });
+    let (untracked, files) = (untracked?, files?);
+    let key = key_of(&files);
+    let changed = if key == cache.verdict.key {
+        cache.verdict.changed.clone()
+    } else {
+        status(repo, "--untracked-files=no")?.changed
+    };
+    Ok(Looked { files, key, status: Status { changed, untracked }, names_stamp: cache.names_stamp() })
+}
+
+fn look_anew(repo: &Repo, cache: &Cache, index: Stamp) -> Result<Looked, GitError> {
+    let (status, files) = std::thread::scope(|scope| {
+        let status = scope.spawn(|| status(repo, "--untracked-files=all"));
+        let files = look_at_tracked(repo, cache, index);
+        (status.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), files)
+    });
+    let (mut status, (files, mut hidden, names_stamp)) = (status?, files?);
+    status.changed.append(&mut hidden);
+    status.changed.sort_unstable();
+    status.changed.dedup();
+    Ok(Looked { key: key_of(&files), files, status, names_stamp })
 }
 
 /// Paths relative to the root, and without ours.
@@ -121,9 +163,9 @@ struct Status {
     untracked: Vec<Vec<u8>>,
 }
 
-fn status(repo: &Repo) -> Result<Status, GitError> {
+fn status(repo: &Repo, which: &str) -> Result<Status, GitError> {
     let output = Git::at(&repo.root)
-        .args(["status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=none"])
+        .args(["status", "--porcelain=v2", "-z", which, "--no-renames", "--ignore-submodules=none"])
         .args(["--", "."].iter().filter(|_| repo.root != repo.top))
         .output()?;
     let status = parse_status(&output)?;
@@ -138,7 +180,18 @@ fn status(repo: &Repo) -> Result<Status, GitError> {
         path
     }));
     untracked.sort_unstable();
-    Ok(Status { changed: below(status.changed), untracked })
+    let mut changed = below(status.changed);
+    changed.sort_unstable();
+    Ok(Status { changed, untracked })
+}
+
+/// What git neither tracks nor ignores, where there are no submodules: half the price of a whole status.
+fn untracked(repo: &Repo) -> Result<Vec<Vec<u8>>, GitError> {
+    let output = Git::at(&repo.root).args(["ls-files", "--others", "--exclude-standard", "-z"]).output()?;
+    let paths = output.split(|b| *b == 0).filter(|path| !path.is_empty() && !is_ours(path));
+    let mut paths: Vec<_> = paths.map(<[u8]>::to_vec).collect();
+    paths.sort_unstable();
+    Ok(paths)
 }
 
 /// A path and what is there.
@@ -158,31 +211,18 @@ impl Seen {
     }
 }
 
-struct Looked {
-    cache: Cache,
-    files: Vec<Seen>,
-    hidden: Vec<Vec<u8>>,
-    /// The index that the names are from, where that is all that they depend on.
-    names_stamp: Stamp,
-    names_moved: bool,
-}
+/// The files, what the index hides of them, and the stamp of the index where the names depend on nothing else.
+type Tracked = (Vec<Seen>, Vec<Vec<u8>>, Stamp);
 
-fn look_at_tracked(repo: &Repo, place: &Path) -> Result<Looked, GitError> {
-    let cache = Cache::load(place);
-    let index = std::fs::symlink_metadata(repo.git_dir.join("index")).map(|meta| Stamp::of(&meta)).unwrap_or_default();
-    if let Some(names) = cache.names(&index) {
-        let files = look_at_all(repo, &names, &cache)?;
-        return Ok(Looked { cache, files, hidden: Vec::new(), names_stamp: index, names_moved: false });
-    }
+fn look_at_tracked(repo: &Repo, cache: &Cache, index: Stamp) -> Result<Tracked, GitError> {
     let mut listed = tracked(&repo.root, None)?;
-    // A submodule has an index of its own, and a flag of the index can be set without a trace in the names.
+    // A submodule has an index of its own, and what the index hides must be compared each time.
     let simple = listed.iter().all(|entry| entry.kind != Kind::Submodule && !entry.unwatched);
-    let names_stamp = if simple { index } else { Stamp::default() };
     let hidden = hidden_changes(repo, &listed)?;
     listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     let names: Vec<_> = listed.into_iter().map(|entry| entry.path).collect();
-    let files = look_at_all(repo, &names, &cache)?;
-    Ok(Looked { cache, files, hidden, names_stamp, names_moved: simple })
+    let files = look_at_all(repo, &names, cache)?;
+    Ok((files, hidden, if simple { index } else { Stamp::default() }))
 }
 
 /// Tracked files that differ although the index tells git not to look; those too that are not there (sparse checkout).
@@ -292,7 +332,7 @@ fn is_executable(meta: &std::fs::Metadata) -> bool {
     }
 }
 
-fn key_of(files: &[Seen]) -> String {
+fn key_of(files: &[Seen]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for file in files {
         hash.update((file.path.len() as u64).to_le_bytes());
@@ -300,7 +340,7 @@ fn key_of(files: &[Seen]) -> String {
         hash.update([file.kind]);
         hash.update(file.sha256);
     }
-    hex::encode(hash.finalize())
+    hash.finalize().into()
 }
 
 #[cfg(test)]
