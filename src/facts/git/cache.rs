@@ -51,6 +51,19 @@ impl Stamp {
         }
     }
 
+    /// The same from stat(2).
+    #[cfg(target_os = "linux")]
+    pub fn of_stat(stat: &rustix::fs::Stat) -> Stamp {
+        let nanos = |seconds: i64, rest: u64| seconds.wrapping_mul(1_000_000_000).wrapping_add_unsigned(rest);
+        Stamp {
+            size: stat.st_size.unsigned_abs(),
+            modified: nanos(stat.st_mtime, stat.st_mtime_nsec),
+            changed: nanos(stat.st_ctime, stat.st_ctime_nsec),
+            inode: stat.st_ino,
+            mode: stat.st_mode,
+        }
+    }
+
     /// Whether a write after `taken` must have moved it.
     fn is_settled(&self, taken: i64) -> bool {
         let coarse = self.modified % 1_000_000_000 == 0 && self.changed % 1_000_000_000 == 0;

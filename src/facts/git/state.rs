@@ -6,13 +6,13 @@
 //! the tree for untracked files meanwhile.
 
 use super::cache::{Cache, Stamp, Told, Verdict};
+use super::folder::{Folder, Look, open_root};
 use crate::git::{Git, GitError, tracked};
 use crate::repo::{Kind, Repo, Source, is_ours, native, parse_status, shown};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::io::Read;
 use std::time::SystemTime;
 
 /// How often a file that moves while it is read is read again.
@@ -250,66 +250,56 @@ fn hidden_changes(repo: &Repo, listed: &[crate::repo::Tracked]) -> Result<Vec<Ve
 }
 
 fn look_at_all<P: AsRef<[u8]> + Sync>(repo: &Repo, paths: &[P], cache: &Cache) -> Result<Vec<Seen>, GitError> {
+    let root =
+        open_root(&repo.root).map_err(|source| GitError::Io { line: repo.root.display().to_string(), source })?;
     let looked: Vec<Vec<Seen>> = paths
         .par_chunks(512)
         .enumerate()
         .map(|(n, chunk)| {
+            let mut folder = Folder::new(&root);
             let each = chunk.iter().enumerate();
-            each.map(|(i, path)| look_at(repo, path.as_ref(), cache, n * 512 + i)).collect::<Result<_, _>>()
+            each.map(|(i, path)| {
+                let path = path.as_ref();
+                look_at(&mut folder, path, cache, n * 512 + i)
+                    .map_err(|source| GitError::Io { line: shown(path), source })
+            })
+            .collect::<Result<_, _>>()
         })
         .collect::<Result<_, GitError>>()?;
     Ok(looked.into_iter().flatten().collect())
 }
 
 /// `guess` is where the cache may have the path.
-fn look_at(repo: &Repo, path: &[u8], cache: &Cache, guess: usize) -> Result<Seen, GitError> {
-    let at = repo.root.join(native(path));
-    let io = |source| GitError::Io { line: shown(path), source };
+fn look_at(folder: &mut Folder<'_>, path: &[u8], cache: &Cache, guess: usize) -> std::io::Result<Seen> {
     let seen = |kind, stamp, sha256, read| Seen { path: path.to_vec(), kind, stamp, sha256, read };
     let mut left = TRIES;
     loop {
         left -= 1;
-        let meta = match at.symlink_metadata() {
-            Ok(meta) => meta,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return Ok(seen(b'-', Stamp::default(), [0; 32], false));
-            }
-            Err(error) => return Err(io(error)),
+        let look = match folder.look(path)? {
+            None => return Ok(seen(b'-', Stamp::default(), [0; 32], false)),
+            Some(Look { kind: kind @ (b'd' | b'?'), .. }) => return Ok(seen(kind, Stamp::default(), [0; 32], false)),
+            Some(look) => look,
         };
-        let kind = match () {
-            () if meta.is_symlink() => b'l',
-            () if meta.is_dir() => b'd',
-            () if !meta.is_file() => b'?',
-            () if is_executable(&meta) => b'x',
-            () => b'f',
-        };
-        if matches!(kind, b'd' | b'?') {
-            return Ok(seen(kind, Stamp::default(), [0; 32], false));
+        if let Some(sha256) = cache.sha256(path, &look.stamp, guess) {
+            return Ok(seen(look.kind, look.stamp, sha256, false));
         }
-        let stamp = Stamp::of(&meta);
-        if let Some(sha256) = cache.sha256(path, &stamp, guess) {
-            return Ok(seen(kind, stamp, sha256, false));
-        }
-        let content = if kind == b'l' {
-            at.read_link().map(|target| Sha256::digest(crate::repo::path_bytes(&target)).into())
-        } else {
-            hash(&at)
+        let content = match look.kind {
+            b'l' => folder.target(path).map(|target| Sha256::digest(target).into()),
+            _ => folder.open(path).and_then(hash),
         };
         match content {
-            Ok(sha256) if at.symlink_metadata().map(|meta| Stamp::of(&meta)).ok() == Some(stamp) => {
-                return Ok(seen(kind, stamp, sha256, true));
-            }
+            Ok(sha256) if folder.look(path)? == Some(look) => return Ok(seen(look.kind, look.stamp, sha256, true)),
             // Moved meanwhile: look again. What is written to without end is given as it was read, and not remembered.
-            Ok(sha256) if left == 0 => return Ok(seen(kind, Stamp::default(), sha256, true)),
+            Ok(sha256) if left == 0 => return Ok(seen(look.kind, Stamp::default(), sha256, true)),
             Ok(_) => {}
-            Err(error) if left > 0 && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {}
-            Err(error) => return Err(io(error)),
+            // A file that became a link or went away.
+            Err(_) if left > 0 && folder.look(path)? != Some(look) => {}
+            Err(error) => return Err(error),
         }
     }
 }
 
-fn hash(at: &Path) -> std::io::Result<[u8; 32]> {
-    let mut file = File::open(at)?;
+fn hash(mut file: File) -> std::io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
     let mut buffer = [0; 1 << 15];
     loop {
@@ -317,18 +307,6 @@ fn hash(at: &Path) -> std::io::Result<[u8; 32]> {
             0 => return Ok(hash.finalize().into()),
             n => hash.update(&buffer[..n]),
         }
-    }
-}
-
-fn is_executable(meta: &std::fs::Metadata) -> bool {
-    #[cfg(unix)]
-    {
-        std::os::unix::fs::MetadataExt::mode(meta) & 0o100 != 0
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = meta;
-        false
     }
 }
 
