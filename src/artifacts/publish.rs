@@ -265,7 +265,7 @@ pub fn exclude_from_status(repo: &Repo) -> Result<(), ArtifactError> {
     let pattern = |name: &str| exclude::pattern(&[&repo.prefix(), name.as_bytes()].concat());
     let mut patterns = vec![pattern(&format!("{STATE_DIR}/")), pattern(VENV_LINK)];
     let artifacts = pattern(&format!("{ARTIFACTS_DIR}/"));
-    let all = [&patterns[..], &[artifacts.clone()]].concat();
+    let all = [&patterns[..], std::slice::from_ref(&artifacts)].concat();
     if exclude::has(&repo.common_dir, &all).map_err(io(&place))? {
         return Ok(());
     }

@@ -39,10 +39,12 @@ enum Loaded {
     Special,
 }
 
-/// Writes the entries, which are sorted, as they are below `from`.
+/// Writes the entries, which are sorted, as they are below `from`. Without `modes_count` (`core.fileMode` is false: the
+/// file system has no executable bit of its own) git's word is taken for what is executable.
 pub fn write_files<W: Write>(
     from: &Path,
     entries: &[Tracked],
+    modes_count: bool,
     tar: &mut TarWriter<W>,
     notes: &mut Vec<String>,
 ) -> Result<(), SnapshotError> {
@@ -58,7 +60,12 @@ pub fn write_files<W: Write>(
             .map(|(entry, real)| if real { load(from, entry) } else { Ok(Loaded::Missing) })
             .collect();
         for (entry, loaded) in batch.iter().zip(loaded) {
-            write_one(from, entry, loaded?, tar, notes)?;
+            let mut loaded = loaded?;
+            if let (false, Loaded::Small { executable, .. } | Loaded::Large { executable }) = (modes_count, &mut loaded)
+            {
+                *executable = entry.kind == Kind::Executable;
+            }
+            write_one(from, entry, loaded, tar, notes)?;
         }
     }
     Ok(())
