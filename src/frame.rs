@@ -13,21 +13,31 @@ pub const PROTOCOL: u16 = 1;
 pub const MAX_FRAME: usize = 1 << 20;
 
 /// Why a stream of frames can't be read on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FrameError {
     /// A length of zero or above [`MAX_FRAME`].
-    #[error("frame of {0} bytes: not between 1 and {MAX_FRAME}")]
     Length(usize),
     /// A kind that this protocol version does not have.
-    #[error("unknown frame kind {0}")]
     Kind(u8),
     /// The payload is shorter or longer than its kind wants, or its text is not UTF-8.
-    #[error("malformed payload of frame kind {0}")]
     Payload(u8),
     /// The stream ended inside a frame.
-    #[error("stream ended inside a frame ({0} bytes left over)")]
     Cut(usize),
 }
+
+// By hand: the agent is built without procedural macros.
+impl std::fmt::Display for FrameError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FrameError::Length(n) => write!(f, "frame of {n} bytes: not between 1 and {MAX_FRAME}"),
+            FrameError::Kind(kind) => write!(f, "unknown frame kind {kind}"),
+            FrameError::Payload(kind) => write!(f, "malformed payload of frame kind {kind}"),
+            FrameError::Cut(left) => write!(f, "stream ended inside a frame ({left} bytes left over)"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
 
 /// A value with a byte form.
 trait Wire: Sized {
@@ -114,6 +124,11 @@ impl<A: Wire, B: Wire> Wire for (A, B) {
     }
 }
 
+/// Gives `?` a function to leave.
+fn fields<T>(read: impl FnOnce() -> Option<T>) -> Option<T> {
+    read()
+}
+
 macro_rules! record {
     ($(#[$m:meta])* pub struct $name:ident { $( $(#[$fm:meta])* pub $field:ident : $t:ty, )* }) => {
         $(#[$m])*
@@ -130,6 +145,7 @@ macro_rules! frames {
     ($(#[$m:meta])* pub enum $name:ident { $( $(#[$vm:meta])* $kind:literal = $variant:ident { $( $(#[$fm:meta])* $field:ident : $t:ty ),* $(,)? } )* }) => {
         $(#[$m])*
         #[derive(Debug, Clone, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the variant's sentence says what its fields are")]
         pub enum $name { $( $(#[$vm])* $variant { $( $(#[$fm])* $field: $t, )* }, )* }
         impl Payload for $name {
             fn encode_into(&self, out: &mut Vec<u8>) {
@@ -138,7 +154,7 @@ macro_rules! frames {
             fn decode(kind: u8, mut input: &[u8]) -> Result<Self, FrameError> {
                 let input = &mut input;
                 let frame = match kind {
-                    $( $kind => (|| Some($name::$variant { $( $field: <$t as Wire>::take(input)?, )* }))(), )*
+                    $( $kind => fields(|| Some($name::$variant { $( $field: <$t as Wire>::take(input)?, )* })), )*
                     _ => return Err(FrameError::Kind(kind)),
                 };
                 frame.filter(|_| input.is_empty()).ok_or(FrameError::Payload(kind))
@@ -199,6 +215,45 @@ record! {
         pub artifact_ms: u64,
         /// Standard input, output and error are the caller's own terminal (`ft shell`); only in namespaces cells.
         pub passthrough: bool,
+    }
+}
+
+record! {
+    /// A directory or file of the host at a path of the cell, for the helper.
+    pub struct BoundPath {
+        /// On the host, as the bytes of the path.
+        pub host: Bytes,
+        /// In the cell, absolute.
+        pub cell: String,
+        /// Whether the step may write there.
+        pub writable: bool,
+    }
+}
+
+record! {
+    /// What the helper raises before it becomes the agent. The same as `cell::Walls`, in wire form.
+    pub struct Spec {
+        /// A directory of the host that belongs to this cell alone. The helper makes `changes`, `home`, `out`, `overlay`
+        /// and `root` below it, and removes the last two.
+        pub scratch: Bytes,
+        /// What stands at `/ft/work`, the first on top; none for an empty directory.
+        pub lowers: Vec<Bytes>,
+        /// Further directories or files.
+        pub mounts: Vec<BoundPath>,
+        /// Directories that are seen read-only at their own paths: the interpreter's prefix.
+        pub own_paths: Vec<Bytes>,
+        /// Memory of all processes of the cell in bytes; 0 means no limit.
+        pub memory_bytes: u64,
+        /// Processes and threads; 0 means no limit.
+        pub pids: u64,
+        /// Bytes of `/tmp`; 0 means the kernel's default, half of the memory.
+        pub disk_bytes: u64,
+        /// CPUs of the affinity mask; 0 means all.
+        pub cpus: u32,
+        /// Open the starter's terminal for [`Manifest::passthrough`].
+        pub terminal: bool,
+        /// Raise the walls, say what was observed, and leave.
+        pub probe: bool,
     }
 }
 
@@ -301,6 +356,14 @@ frames! {
         7 = Ack {}
         /// The agent may leave.
         8 = Bye {}
+    }
+}
+
+frames! {
+    /// From the host to the helper, once, before the first [`ToAgent`].
+    pub enum ToHelper {
+        /// Raise these walls and become the agent behind them.
+        1 = Raise { spec: Spec }
     }
 }
 

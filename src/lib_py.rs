@@ -1,13 +1,17 @@
-//! The Python files that go into every cell at `/ft/lib`: a pytest plugin and two wrappers. Only carries them; what they
-//! write is read by [`crate::results`].
+//! The Python files that go into every cell at `/ft/lib`: a pytest plugin, two wrappers, and what builds and installs the
+//! project under test. Only carries them; what they write is read by [`crate::results`] and [`crate::environment`].
 
 use sha2::{Digest, Sha256};
 
 /// Name and text of each file, sorted by name.
 pub const FILES: &[(&str, &str)] = &[
     ("ft_bandit.py", include_str!("lib_py/ft_bandit.py")),
+    ("ft_compile.py", include_str!("lib_py/ft_compile.py")),
     ("ft_coverage.py", include_str!("lib_py/ft_coverage.py")),
+    ("ft_import.py", include_str!("lib_py/ft_import.py")),
+    ("ft_project.py", include_str!("lib_py/ft_project.py")),
     ("ft_pytest.py", include_str!("lib_py/ft_pytest.py")),
+    ("ft_wheel.py", include_str!("lib_py/ft_wheel.py")),
 ];
 
 /// sha256 over names and texts, in hex: part of every cache key that the plugin's output goes into.

@@ -44,6 +44,26 @@ pub enum Signal {
     Continue,
 }
 
+impl Signal {
+    /// Whether it asks the run to end, and not only to stand still.
+    #[must_use]
+    pub fn ends(self) -> bool {
+        !matches!(self, Signal::Stop | Signal::Continue)
+    }
+
+    /// As the system calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Signal::Interrupt => "SIGINT",
+            Signal::Terminate => "SIGTERM",
+            Signal::Hangup => "SIGHUP",
+            Signal::Stop => "SIGTSTP",
+            Signal::Continue => "SIGCONT",
+        }
+    }
+}
+
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
@@ -105,7 +125,11 @@ impl Run {
                 self.states[step] = if ok { State::Succeeded } else { State::Failed };
                 actions.extend(events.into_iter().map(Action::Record));
                 if !ok && self.fail_fast {
-                    self.skip(step + 1, &format!("{} failed and --fail-fast is set", self.steps[step].id), &mut actions);
+                    self.skip(
+                        step + 1,
+                        &format!("{} failed and --fail-fast is set", self.steps[step].id),
+                        &mut actions,
+                    );
                     let later: Vec<_> = self.running().filter(|i| *i > step).collect();
                     if !later.is_empty() {
                         actions.push_back(Action::Send(later, ToAgent::Cancel {}));
@@ -130,13 +154,8 @@ impl Run {
     /// The first signal asks every step to end; the second one skips the grace.
     fn interrupt(&mut self, signal: Signal, actions: &mut VecDeque<Action>) {
         self.interrupts += 1;
-        let word = match signal {
-            Signal::Terminate => "SIGTERM",
-            Signal::Hangup => "SIGHUP",
-            _ => "SIGINT",
-        };
         let say = if self.interrupts == 1 {
-            actions.push_back(Action::Record(EventKind::Interrupted { signal: word.to_owned() }));
+            actions.push_back(Action::Record(EventKind::Interrupted { signal: signal.name().to_owned() }));
             ToAgent::Cancel {}
         } else {
             ToAgent::Kill {}
@@ -153,7 +172,10 @@ impl Run {
         for i in from..self.states.len() {
             if self.states[i] == State::Waiting {
                 self.states[i] = State::Skipped;
-                actions.push_back(Action::Record(EventKind::StepSkipped { step: self.steps[i].id.clone(), why: why.to_owned() }));
+                actions.push_back(Action::Record(EventKind::StepSkipped {
+                    step: self.steps[i].id.clone(),
+                    why: why.to_owned(),
+                }));
             }
         }
     }

@@ -2,9 +2,26 @@
 //!
 //! [`Walls`] is a description: plain data, nothing acts on it here. A [`Cell`] raises them and hands back a stream on
 //! which the agent speaks frames; [`run`] leads the conversation with it. After `hello` the kinds can't be told apart.
+//! What a step's end means is not decided here.
 
+mod conversation;
+mod handshake;
+pub mod namespaces;
+mod scratch;
+pub mod scripted;
+
+pub use conversation::{Finished, run};
+pub use handshake::{Conversation, Wrong};
+pub use namespaces::{Namespaces, Probe, Unavailable, probe};
+pub use scratch::remove_scratch;
+
+use crate::lock::CellKind;
 use crate::step::{Limits, Network};
+use std::future::Future;
+use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// What a cell looks like from inside, and what holds it.
 #[derive(Debug, Clone)]
@@ -42,4 +59,119 @@ pub struct Mount {
     pub cell: String,
     /// Whether the step may write there.
     pub writable: bool,
+}
+
+/// One kind of cell.
+pub trait Cell: Sync {
+    /// Which kind.
+    fn kind(&self) -> CellKind;
+
+    /// Raises the walls and starts the agent behind them.
+    ///
+    /// # Errors
+    /// [`CellError::Unsupported`] where these walls can't be had here, [`CellError::Launch`] where it failed.
+    fn launch(&self, walls: &Walls) -> impl Future<Output = Result<Live, CellError>> + Send;
+}
+
+/// A cell whose agent was started. Dropping it ends it.
+pub struct Live {
+    /// To the agent.
+    pub to: Box<dyn AsyncWrite + Send + Unpin>,
+    /// From the agent: its frames.
+    pub from: Box<dyn AsyncRead + Send + Unpin>,
+    /// What the agent says when it panics.
+    pub errors: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    /// How it is ended and waited for.
+    pub handle: Box<dyn Handle>,
+}
+
+/// How a running cell is ended from outside, in any order and any number of times.
+pub trait Handle: Send {
+    /// Ends everything in the cell at once.
+    fn kill(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    /// Waits until nothing of it is left; says how its first process ended.
+    fn wait(&mut self) -> Pin<Box<dyn Future<Output = io::Result<String>> + Send + '_>>;
+}
+
+/// Why there is no result of a step. Never a statement about the step.
+#[derive(Debug, thiserror::Error)]
+pub enum CellError {
+    /// The cell can't give what the walls ask for. PARITY-052.
+    #[error("{kind} cell: {what} is not available here")]
+    Unsupported {
+        /// The kind of cell, `namespaces`.
+        kind: &'static str,
+        /// What was asked for.
+        what: String,
+    },
+    /// The walls could not be raised. PARITY-052.
+    #[error("walls could not be raised: {stage}: {message}")]
+    Walls {
+        /// Which wall: `user namespace`, `root`, ...
+        stage: String,
+        /// What the kernel said.
+        message: String,
+    },
+    /// The agent could not be started. Infrastructure.
+    #[error("start the cell: {what}")]
+    Launch {
+        /// What was tried.
+        what: String,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// The stream ended before `end`. Infrastructure.
+    #[error("the cell's stream was cut{}{}", if .0.is_empty() { "" } else { ": " }, .0)]
+    Cut(String),
+    /// Something that is no frame. Infrastructure.
+    #[error("the cell's stream can't be read: {0}")]
+    Frame(#[from] crate::frame::FrameError),
+    /// A frame out of order, or another protocol. Infrastructure.
+    #[error("the cell does not keep to the protocol: {0}")]
+    Protocol(#[from] Wrong),
+    /// The agent itself is stuck; it was killed from outside. Infrastructure.
+    #[error("the cell did not answer within {seconds} s after its step should have ended, and was killed")]
+    Stalled {
+        /// How long was waited beyond timeout and grace.
+        seconds: u64,
+    },
+    /// A file of the run could not be written. Infrastructure.
+    #[error("write {}", path.display())]
+    Spool {
+        /// Which file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// Whoever wanted the frames is gone; the cell was killed.
+    #[error("the run gave up on the cell")]
+    Abandoned,
+}
+
+impl CellError {
+    /// Whether a policy can't be enforced on this machine (PARITY-052); anything else is infrastructure (69).
+    #[must_use]
+    pub fn is_unenforceable(&self) -> bool {
+        matches!(self, CellError::Unsupported { .. } | CellError::Walls { .. })
+    }
+}
+
+/// The kernel's owner of what a step writes, where it is not the caller: a tree that a step is to change must be
+/// unpacked with it. `Some` when running as root.
+#[must_use]
+pub fn step_owner() -> Option<(u32, u32)> {
+    #[cfg(target_os = "linux")]
+    return crate::linux::ids::step_owner();
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Removes the control groups that killed runs left. Returns how many.
+pub fn sweep() -> usize {
+    #[cfg(target_os = "linux")]
+    return crate::linux::cgroup::sweep();
+    #[cfg(not(target_os = "linux"))]
+    0
 }

@@ -1,5 +1,6 @@
 //! Every environment variable that is read, in one place. Nothing else in the program reads the environment.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -30,8 +31,10 @@ pub struct EnvVars {
     pub home: Option<PathBuf>,
     /// `FT_CACHE_DIR`, else `XDG_CACHE_HOME/firsttry`, else `HOME/.cache/firsttry`: verified wheels.
     pub cache_dir: Option<PathBuf>,
-    /// `FT_UV`: the uv to use; `FT_UV=` (empty) means none.
+    /// `FT_UV`: the uv to use instead of the one in `PATH`; `FT_UV=` (empty) means none.
     pub uv: Option<OsString>,
+    /// Everything: the fetch of wheels honours pip's and uv's own variables. Cells see none of it.
+    pub all: BTreeMap<String, OsString>,
 }
 
 impl EnvVars {
@@ -59,7 +62,31 @@ impl EnvVars {
                 .or_else(|| home.as_ref().map(|home| home.join(".cache/firsttry"))),
             home,
             uv: std::env::var_os("FT_UV"),
+            all: std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect(),
         }
+    }
+}
+
+impl EnvVars {
+    /// The user's uv, where there is one.
+    #[must_use]
+    pub fn find_uv(&self) -> Option<PathBuf> {
+        match &self.uv {
+            Some(named) if named.is_empty() => None,
+            Some(named) => Some(PathBuf::from(named)),
+            None => self.path.iter().map(|dir| dir.join("uv")).find(|uv| uv.is_file()),
+        }
+    }
+
+    /// The user's own uv configuration, whether or not it is there: `UV_CONFIG_FILE`, else
+    /// `XDG_CONFIG_HOME/uv/uv.toml`.
+    #[must_use]
+    pub fn uv_toml_path(&self) -> Option<PathBuf> {
+        let set = |name: &str| self.all.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        set("UV_CONFIG_FILE").or_else(|| {
+            let config = set("XDG_CONFIG_HOME").or_else(|| self.home.as_ref().map(|home| home.join(".config")))?;
+            Some(config.join("uv/uv.toml"))
+        })
     }
 }
 

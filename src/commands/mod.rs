@@ -5,15 +5,15 @@ mod check;
 mod context;
 mod env;
 mod exec;
-mod gc;
 mod hook;
 mod hooks;
-mod init;
-mod lock;
+mod jobs;
 mod matrix;
 mod pipeline;
+mod publish;
 mod report;
 mod run;
+mod runs;
 mod survey;
 
 use crate::cli::env_vars::EnvVars;
@@ -79,8 +79,6 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
             ui::out(&format!("ft {}\n", env!("CARGO_PKG_VERSION")));
             ExitCode::PASSED
         }
-        Command::Init(args) => init::init(context, &args),
-        Command::Lock(args) => lock::lock(context, &args),
         Command::Check(args) => check::check(context, &args),
         Command::Run(args) => run::run(context, &args, false),
         Command::Ci(args) => run::run(context, &args, true),
@@ -92,7 +90,10 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
         Command::Report(args) => report::report(context, &args),
         Command::Diff { left, right } => report::diff(context, &left, &right),
         Command::Explain { what } => report::explain(context, what.as_deref()),
-        Command::Gc(args) => gc::gc(context, &args),
+        Command::Init(_) | Command::Lock(_) | Command::Gc(_) => {
+            ui::error("not built yet", None);
+            ExitCode::USAGE
+        }
         Command::Schema => {
             ui::out(&crate::lock::schema::schema());
             ExitCode::PASSED
@@ -108,8 +109,19 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
 
 /// Which commands set a fresh clone up before they do their own work (DESIGN section 11).
 fn bootstraps(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::Version | Command::Check(_) | Command::Run(_) | Command::Exec(_) | Command::Report(_)
-    )
+    matches!(command, Command::Version | Command::Check(_) | Command::Run(_) | Command::Exec(_) | Command::Report(_))
+}
+
+/// The repository that the command is about.
+fn discover(context: &Context) -> Result<crate::repo::Repo, ExitCode> {
+    crate::facts::git::discover(&context.cwd).map_err(|error| {
+        ui::error(&error.to_string(), error.hint().as_deref());
+        ExitCode::USAGE
+    })
+}
+
+/// The run has no folder, so that there is no report to say it in.
+fn cannot_begin(error: &pipeline::BeginError) -> ExitCode {
+    ui::error(&format!("the run could not begin: {error}"), Some("check that .firsttry can be written to"));
+    ExitCode::INFRASTRUCTURE
 }

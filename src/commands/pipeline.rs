@@ -4,11 +4,12 @@ use super::context::Context;
 use super::jobs::CellJobs;
 use super::survey::{self, Asked, Survey};
 use super::{publish, runs};
-use crate::cell::Namespaces;
-use crate::code::ExitCode;
-use crate::environment::store::{BuildError, Ready, Store};
-use crate::environment::{Progress, lib_py, project};
-use crate::event::{EnvironmentInfo, EventKind, Glimpse, SnapshotInfo};
+use crate::cell::{self, Namespaces};
+use crate::code::ParityCode;
+use crate::environment::interpreter::Interpreter;
+use crate::environment::store::{BuildError, Ready, State};
+use crate::environment::{Progress, RunJob, lib_dir, project};
+use crate::event::{EnvironmentInfo, EventKind, SnapshotInfo};
 use crate::finding::Finding;
 use crate::lock::{Lock, Project};
 use crate::outcome::Outcome;
@@ -19,7 +20,7 @@ use crate::session::recorder::{self, Recorder};
 use crate::session::{self, Signals, World};
 use crate::snapshot;
 use crate::ui::Face;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What a run is to do.
 pub(super) struct Job {
@@ -35,14 +36,11 @@ pub(super) struct Job {
     pub(super) publish: bool,
     /// Seconds for the command of `ft exec`.
     pub(super) timeout_sec: Option<u64>,
-    /// The face: an exec passes the command's output through.
-    pub(super) face: Face,
 }
 
 /// A run that is over.
 pub(super) struct Done {
     pub(super) outcome: Outcome,
-    pub(super) run_dir: PathBuf,
 }
 
 /// Why a run could not even begin.
@@ -55,14 +53,14 @@ pub(super) enum BeginError {
 }
 
 /// Runs a job to its report. What goes wrong after the run has a folder is in the outcome.
-pub(super) fn execute(context: &Context, repo: &Repo, job: Job) -> Result<Done, BeginError> {
+pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> Result<Done, BeginError> {
     let state = repo.state_dir();
-    fs_err::create_dir_all(state.join("runs"))?;
+    fs_err::create_dir_all(&state)?;
     crate::artifacts::exclude_from_status(repo)?;
     let run_lock = publish::lock(&state)?;
-    publish::sweep(&state)?;
+    publish::sweep(&run_lock)?;
     let id = runs::new_id(jiff::Timestamp::now());
-    let run_dir = state.join("runs").join(&id);
+    let run_dir = run_lock.begin(&id)?;
     fs_err::create_dir_all(run_dir.join("logs"))?;
     let first = EventKind::RunStarted {
         events_version: recorder::VERSION,
@@ -73,14 +71,17 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job) -> Result<Done, 
         repository: repo.root.display().to_string(),
     };
     let publish_wanted = job.publish;
-    let mut recorder = Recorder::start(&run_dir, job.face.clone(), first)?;
+    let mut recorder = Recorder::start(&run_dir, face, first)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let failure = runtime.block_on(async {
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
             Err(error) => return Some(Stop::broken("signals", error)),
         };
-        Drive { context, repo, job: &job, run_dir: &run_dir, recorder: &mut recorder, signals: &mut signals }.all().await.err()
+        Drive { context, repo, job: &job, run_dir: &run_dir, recorder: &mut recorder, signals: &mut signals }
+            .all()
+            .await
+            .err()
     });
     // Threads that still read a large tree must not hold up an interrupted run.
     runtime.shutdown_background();
@@ -89,17 +90,19 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job) -> Result<Done, 
     }
     recorder.finish();
     let tails = runs::tails(&run_dir, &recorder.outcome);
-    let published = publish::publish(repo, &run_dir, &recorder.outcome, publish_wanted);
+    publish::finish(&run_lock, repo, &run_dir, &recorder.outcome, publish_wanted);
     recorder.face.finish(&recorder.outcome, &tails, &run_dir);
-    publish::report(&published);
-    drop(run_lock);
-    Ok(Done { outcome: recorder.outcome.clone(), run_dir })
+    Ok(Done { outcome: recorder.outcome })
 }
 
 /// Why a run stops before its steps, beside findings.
 #[derive(Debug)]
 enum Stop {
-    Broken { stage: &'static str, message: String, hint: String },
+    Broken {
+        stage: &'static str,
+        message: String,
+        hint: String,
+    },
     Interrupted(crate::run::Signal),
     Found(Box<Finding>),
     /// Findings were recorded, and they stop the run.
@@ -142,8 +145,10 @@ impl Drive<'_> {
         let request = &self.job.request;
         let lock = survey::read_lock(self.repo, &request.source).map_err(|finding| Stop::Found(Box::new(finding)))?;
         let python = self.job.python.clone().unwrap_or_else(|| lock.python.clone());
-        let status = crate::facts::git::tree_state(self.repo).map_err(|error| Stop::broken("git", error))?;
-        let asked = Asked { source: &request.source, python: &python, untracked: status.untracked_names(), cells: true };
+        let status =
+            crate::facts::git::tree_state(self.repo, &request.source).map_err(|error| Stop::broken("git", error))?;
+        let asked =
+            Asked { source: &request.source, python: &python, untracked: survey::untracked(&status), cells: true };
         let mut survey = survey::survey(self.context, self.repo, &lock, asked);
 
         // Before anything is built: what stops a run stops it here.
@@ -152,7 +157,7 @@ impl Drive<'_> {
             self.judge(first_plan, findings);
             return Err(Stop::Judged);
         }
-        let environment = self.environment(&lock, &mut survey).await?;
+        let environment = self.environment(&mut survey).await?;
         let (mut plan, findings) = plan::plan(&lock, &survey.facts, request);
         if let (Some(seconds), Command::Exec { .. }) = (self.job.timeout_sec, &request.command) {
             plan.steps.iter_mut().for_each(|step| step.timeout_ms = seconds.saturating_mul(1000));
@@ -166,7 +171,7 @@ impl Drive<'_> {
             return Ok(());
         }
         let world = self.world(&lock, &survey, environment.as_ref(), &status, &plan).await?;
-        session::steps(self.recorder, &Namespaces, &world, &plan, self.signals).await;
+        session::steps(self.recorder, &Namespaces::default(), &world, &plan, self.signals).await;
         Ok(())
     }
 
@@ -178,18 +183,29 @@ impl Drive<'_> {
     }
 
     /// Finds or builds the environment, and reads what is in it.
-    async fn environment(&mut self, lock: &Lock, survey: &mut Survey) -> Result<Option<Ready>, Stop> {
-        let (Some(key), Some(interpreter)) = (&survey.key, &survey.interpreter) else { return Ok(None) };
-        let (store, spec) = super::env::spec(self.context, self.repo, lock, interpreter, &survey.pinned, key);
+    async fn environment(&mut self, survey: &mut Survey) -> Result<Option<Ready>, Stop> {
+        let (Some(key), Some(interpreter)) = (survey.key.clone(), &survey.interpreter) else { return Ok(None) };
+        let store = super::env::store(self.context, self.repo);
+        let spec = super::env::spec(self.context, interpreter, &survey.pinned, false);
         let stage = self.recorder.stage_started("environment", format!("Python {}", interpreter.facts.version));
+        let there = store.path(&key).is_dir();
+        if there && self.job.deep {
+            // A full run reads every file again; what differs is a finding, and nothing is run.
+            if let State::Broken(deviations) = store.state_deep(&key) {
+                survey.facts.environment = Some(super::env::broken_facts(&key, &deviations));
+                self.recorder.stage_finished(stage, "differs from its seal");
+                return Ok(None);
+            }
+        }
         let (progress, mut progressed) = tokio::sync::mpsc::unbounded_channel::<Progress>();
-        let mut jobs = CellJobs::new(&Namespaces, self.run_dir.join("jobs"));
+        let cell = Namespaces::default();
+        let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
         let ready = {
-            let report = move |p: Progress| {
+            let mut report = move |p: Progress| {
                 // The face may be gone while the build is being ended.
                 let _ = progress.send(p);
             };
-            let mut ensure = std::pin::pin!(store.ensure(&spec, &mut jobs, &report));
+            let mut ensure = std::pin::pin!(store.ensure(&spec, &mut jobs, &mut report));
             loop {
                 tokio::select! {
                     biased;
@@ -199,26 +215,31 @@ impl Drive<'_> {
                 }
             }
         };
-        let ready = ready.map_err(|error| build_stop(&error))?;
-        let deviations = store.deviations(&ready, self.job.deep).map_err(|error| Stop::broken("environment", error))?;
-        survey.facts.environment = Some(EnvironmentFacts {
-            key: key.as_str().to_owned(),
-            packages: ready.packages.clone(),
-            deviations: deviations.iter().map(ToString::to_string).collect(),
-        });
-        store.link(&self.repo.root, &ready).map_err(|error| Stop::broken("environment", error))?;
-        let what = if ready.built { "built" } else { "is there" };
-        self.recorder.stage_finished(stage, format!("{} packages, {what}", ready.packages.len()));
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(BuildError::Broken { key, deviations }) => {
+                survey.facts.environment = Some(super::env::broken_facts(&key, &deviations));
+                self.recorder.stage_finished(stage, "differs from its seal");
+                return Ok(None);
+            }
+            Err(error) => return Err(build_stop(&error)),
+        };
+        let packages = super::env::packages(&ready);
+        store.current_link(&self.repo.root, &key).map_err(|error| Stop::broken("environment", error))?;
+        let what = if there { "is there" } else { "built" };
+        self.recorder.stage_finished(stage, format!("{} packages, {what}", packages.len()));
         self.recorder.record(EventKind::EnvironmentReady {
             environment: EnvironmentInfo {
                 key: key.as_str().to_owned(),
-                path: ready.path.strip_prefix(&self.repo.root).unwrap_or(&ready.path).display().to_string(),
+                path: ready.root.strip_prefix(&self.repo.root).unwrap_or(&ready.root).display().to_string(),
                 python: interpreter.facts.version.clone(),
-                built: ready.built,
-                installer: ready.installer.clone(),
-                packages: ready.packages.clone(),
+                built: !there,
+                installer: format!("ft {}", env!("CARGO_PKG_VERSION")),
+                packages: packages.clone(),
             },
         });
+        survey.facts.environment =
+            Some(EnvironmentFacts { key: key.as_str().to_owned(), packages, deviations: Vec::new() });
         Ok(Some(ready))
     }
 
@@ -254,44 +275,72 @@ impl Drive<'_> {
                 untracked: survey.facts.untracked.clone(),
             },
         });
-        let lib = lib_py::ready(&self.repo.state_dir().join("lib"), crate::lib_py::FILES).map_err(|error| Stop::broken("lib", error))?;
+        let lib = lib_dir::ready(&self.repo.state_dir().join("lib")).map_err(|error| Stop::broken("lib", error))?;
         let mut world = World {
             run_dir: self.run_dir.to_owned(),
             trees: vec![tree],
-            env: environment.map(|ready| ready.path.clone()),
+            env: environment.map(|ready| ready.root.clone()),
             project: None,
             lib,
             interpreter: survey.interpreter.as_ref().map(|i| i.facts.prefix.clone()),
         };
         let editable = lock.environment.as_ref().is_some_and(|e| e.project == Project::Editable);
         if editable && plan.steps.iter().any(|step| step.project) {
-            self.project(&mut world, lock).await?;
+            if let Some(interpreter) = &survey.interpreter {
+                self.project(&mut world, interpreter).await?;
+            }
         }
         Ok(world)
     }
 
     /// The project under test as a layer of its own, made in a cell without network.
-    async fn project(&mut self, world: &mut World, lock: &Lock) -> Result<(), Stop> {
+    async fn project(&mut self, world: &mut World, interpreter: &Interpreter) -> Result<(), Stop> {
+        let Some(env) = world.env.clone() else { return Ok(()) };
         let stage = self.recorder.stage_started("project", "as an editable install makes it");
-        let scratch = self.run_dir.join("project");
-        let layer = project::Layer::in_folder(&scratch);
-        let job = layer.job(&world.clone().into_parts(), &lock.env).map_err(|error| Stop::broken("project", error))?;
-        let mut jobs = CellJobs::new(&Namespaces, self.run_dir.join("jobs"));
-        let end = tokio::select! {
-            biased;
-            signal = self.signals.next() => return Err(Stop::Interrupted(signal)),
-            end = crate::environment::RunJob::run(&mut jobs, job) => end,
+        let (out, scratch) = (self.run_dir.join("project"), self.run_dir.join("cells/project"));
+        for folder in [&out, &scratch] {
+            fs_err::create_dir_all(folder).map_err(|error| Stop::broken("project", error))?;
+        }
+        let parts = project::World { interpreter, env: &env, lib: &world.lib, source_date_epoch: None };
+        let job = project::layer_job(&parts, world.trees.clone(), out.clone(), scratch);
+        let cell = Namespaces::default();
+        let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
+        let end = {
+            let mut run = std::pin::pin!(jobs.run(job));
+            loop {
+                tokio::select! {
+                    biased;
+                    signal = self.signals.next() => if signal.ends() { return Err(Stop::Interrupted(signal)) },
+                    end = &mut run => break end,
+                }
+            }
         };
         let end = end.map_err(|error| Stop::broken("project", error))?;
-        match layer.finish(&end) {
-            Ok(made) => {
-                world.project = Some(made.layer);
-                world.trees.splice(0..0, made.tree);
-                self.recorder.stage_finished(stage, made.summary);
-                Ok(())
-            }
-            Err(finding) => Err(Stop::Found(Box::new(finding))),
+        fs_err::write(world.log("project"), &end.log).map_err(|error| Stop::broken("project", error))?;
+        let found = |message: String, hint: &str| {
+            Stop::Found(Box::new(Finding::new(ParityCode::BUILD_FAILED, "project", message).hint(hint)))
+        };
+        let layer = project::read_layer(&out).map_err(|error| {
+            found(
+                format!("the project could not be made importable: {error}\n{}", end.tail(20)),
+                "read logs/project.log",
+            )
+        })?;
+        if let Some(problem) = layer.problem {
+            return Err(found(
+                format!("{}\n{}", problem.message, end.tail(20)).trim_end().to_owned(),
+                problem.kind.hint(),
+            ));
         }
+        let made = out.join("layer");
+        if !layer.tree.is_empty() {
+            // Steps may change what the build left in the tree, so it belongs to them.
+            give_to_step(&made.join("tree")).map_err(|error| Stop::broken("project", error))?;
+            world.trees.insert(0, made.join("tree"));
+        }
+        world.project = Some(made);
+        self.recorder.stage_finished(stage, format!("{} ({})", layer.backend, layer.hook));
+        Ok(())
     }
 
     /// Blocking work beside the signals.
@@ -324,18 +373,17 @@ fn build_stop(error: &BuildError) -> Stop {
     }
 }
 
-/// The exit status of a finished job.
-pub(super) fn exit(done: &Done) -> ExitCode {
-    done.outcome.exit()
-}
-
-/// Where a store of this repository keeps its environments and wheels.
-pub(super) fn store(context: &Context, repo: &Repo) -> Store {
-    let wheels = context.vars.cache_dir.clone().unwrap_or_else(|| repo.state_dir().join("cache")).join("wheels");
-    Store::open(repo.state_dir(), wheels)
-}
-
-/// A glimpse of a stage.
-pub(super) fn moved(stage: &str, detail: impl Into<String>) -> Glimpse {
-    Glimpse::Progress { stage: stage.to_owned(), detail: detail.into(), done: 0, total: 0 }
+/// As root a step runs under another uid; what it may change must belong to that.
+fn give_to_step(tree: &Path) -> std::io::Result<()> {
+    let Some((uid, gid)) = cell::step_owner() else { return Ok(()) };
+    let mut left = vec![tree.to_owned()];
+    while let Some(path) = left.pop() {
+        std::os::unix::fs::lchown(&path, Some(uid), Some(gid))?;
+        if path.is_dir() && !path.is_symlink() {
+            for entry in fs_err::read_dir(&path)? {
+                left.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
 }

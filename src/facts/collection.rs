@@ -43,8 +43,15 @@ pub struct Cached {
 pub fn key(environment: &str, plugin: &str, tree: &str, head: Option<&str>, steps: &[Step]) -> String {
     let mut digest = Sha256::new();
     let steps = serde_json::to_vec(steps).expect("steps have string keys");
-    let parts = [FORMAT.to_string().as_bytes(), environment.as_bytes(), plugin.as_bytes(), tree.as_bytes(), head.unwrap_or("").as_bytes(), &steps]
-        .map(<[u8]>::to_vec);
+    let parts = [
+        FORMAT.to_string().as_bytes(),
+        environment.as_bytes(),
+        plugin.as_bytes(),
+        tree.as_bytes(),
+        head.unwrap_or("").as_bytes(),
+        &steps,
+    ]
+    .map(<[u8]>::to_vec);
     for part in parts {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
@@ -106,7 +113,10 @@ mod tests {
         assert_eq!(load(dir.path(), "k"), Some(cached));
         assert_eq!(load(dir.path(), "other"), None);
         store(dir.path(), &Cached { key: "other".into(), steps: vec![] }).unwrap();
-        assert_eq!(load(dir.path(), "k"), Some(Cached { key: "k".into(), steps: vec![("pytest".into(), vec!["a::b".into()])] }));
+        assert_eq!(
+            load(dir.path(), "k"),
+            Some(Cached { key: "k".into(), steps: vec![("pytest".into(), vec!["a::b".into()])] })
+        );
         std::fs::write(dir.path().join(FILE), b"[{\"key\":\"k\",").unwrap();
         assert_eq!(load(dir.path(), "k"), None);
     }

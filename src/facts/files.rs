@@ -68,11 +68,19 @@ impl<'a> Files<'a> {
             let full = self.repo.root.join(path);
             let size = match std::fs::metadata(&full) {
                 Ok(metadata) => metadata.len(),
-                Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => continue,
+                Err(error)
+                    if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+                {
+                    continue;
+                }
                 Err(error) => return Err(io(error)),
             };
             if size > LARGEST {
-                return Err(io(std::io::Error::other(format!("{} MiB, and at most {} are read", size >> 20, LARGEST >> 20))));
+                return Err(io(std::io::Error::other(format!(
+                    "{} MiB, and at most {} are read",
+                    size >> 20,
+                    LARGEST >> 20
+                ))));
             }
             found.insert(path.clone(), std::fs::read(&full).map_err(io)?);
         }
@@ -80,7 +88,12 @@ impl<'a> Files<'a> {
     }
 
     /// `git cat-file --batch`: a line `OID TYPE SIZE`, the bytes, a newline; or `NAME missing`.
-    fn from_git(&self, paths: &[String], revision: &str, index: Option<PathBuf>) -> Result<BTreeMap<String, Vec<u8>>, FileError> {
+    fn from_git(
+        &self,
+        paths: &[String],
+        revision: &str,
+        index: Option<PathBuf>,
+    ) -> Result<BTreeMap<String, Vec<u8>>, FileError> {
         let mut git = Git::at(&self.repo.top).args(["cat-file", "--batch"]);
         if let Some(index) = index {
             git = git.env("GIT_INDEX_FILE", index);

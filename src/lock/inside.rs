@@ -28,11 +28,12 @@ pub enum OutsideError {
 /// # Errors
 /// Where the path is empty, absolute, or leaves the repository.
 pub fn inside(text: &str) -> Result<Utf8PathBuf, OutsideError> {
-    let drive = text.as_bytes().get(1) == Some(&b':') && text.as_bytes()[0].is_ascii_alphabetic();
+    let drive = |text: &str| text.as_bytes().get(1) == Some(&b':') && text.as_bytes()[0].is_ascii_alphabetic();
+    let path: Utf8PathBuf = text.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if text.is_empty() {
         return Err(OutsideError::Empty);
     }
-    if text.starts_with('/') || drive {
+    if text.starts_with('/') || drive(text) || drive(path.as_str()) {
         return Err(OutsideError::Absolute);
     }
     if text.contains('\\') {
@@ -44,7 +45,7 @@ pub fn inside(text: &str) -> Result<Utf8PathBuf, OutsideError> {
     if text.split('/').any(|part| part == "..") {
         return Err(OutsideError::Parent);
     }
-    Ok(text.split('/').filter(|part| !part.is_empty() && *part != ".").collect())
+    Ok(path)
 }
 
 /// A glob, checked like a path and for its own grammar.

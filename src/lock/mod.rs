@@ -4,18 +4,28 @@
 //! [`Lock`], so that nothing behind this module asks for the version of the file again, but for [`Lock::version`] where
 //! a version 1 lock means something else (an absent `coverage_min` counts as 0 there).
 
+pub mod closure;
+pub mod collection;
+pub mod edit;
 pub mod error;
 pub mod host;
+pub mod ini;
+pub mod init;
 pub mod inside;
 pub mod judge;
 pub mod parse;
+pub mod pep508;
 pub mod place;
 pub mod raw;
+pub mod relock;
+pub mod requirements;
 pub mod schema;
+pub mod stale;
 pub mod step;
 #[cfg(test)]
 mod tests;
 mod unknown;
+mod uv_lock;
 
 pub use error::{LockError, Warning};
 pub use judge::PENDING;

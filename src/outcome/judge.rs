@@ -4,8 +4,9 @@ use super::{Outcome, StepOutcome};
 use crate::code::ParityCode;
 use crate::event::StepEnd;
 use crate::finding::Finding;
-use crate::lock::{Collection, Severity};
-use crate::plan::{Judge, Plan};
+use crate::lock::Severity;
+use crate::lock::collection::{Manifest, name_hash};
+use crate::plan::{Judge, Plan, minor};
 use crate::results::pytest::{TestReport, TestResult};
 use crate::step::{Gate, Reader, Step};
 
@@ -98,7 +99,11 @@ fn tests(plan: &Plan, step: &Step, result: &StepOutcome, end: &StepEnd) -> Vec<F
     if failed > 0 {
         let first = report.tests.iter().find(|t| matches!(t.result, TestResult::Failed | TestResult::Error));
         let first = first.map_or(String::new(), |t| format!("; first: {}", t.id));
-        findings.push(Finding::new(step.on_fail, &step.id, format!("{failed} of {} tests failed{first}", report.tests.len())));
+        findings.push(Finding::new(
+            step.on_fail,
+            &step.id,
+            format!("{failed} of {} tests failed{first}", report.tests.len()),
+        ));
     } else if findings.is_empty() {
         findings.extend(own_failure(step, end).map(|mut finding| {
             if end.code == Some(5) {
@@ -107,7 +112,11 @@ fn tests(plan: &Plan, step: &Step, result: &StepOutcome, end: &StepEnd) -> Vec<F
             finding
         }));
         if findings.is_empty() && !report.finished {
-            findings.push(Finding::new(step.on_fail, &step.id, "pytest exited with status 0 before its session was over"));
+            findings.push(Finding::new(
+                step.on_fail,
+                &step.id,
+                "pytest exited with status 0 before its session was over",
+            ));
         }
     }
     let thresholds = &plan.judge.thresholds;
@@ -173,7 +182,10 @@ fn security(plan: &Plan, step: &Step, result: &StepOutcome, end: &StepEnd) -> Op
         Finding::new(
             ParityCode::SECURITY_ISSUE,
             &step.id,
-            format!("{above} issues above {max:?}: {} high, {} medium, {} low{first}", report.high, report.medium, report.low),
+            format!(
+                "{above} issues above {max:?}: {} high, {} medium, {} low{first}",
+                report.high, report.medium, report.low
+            ),
         )
     })
 }
@@ -191,16 +203,51 @@ fn collection(plan: &Plan, outcome: &Outcome) -> Vec<Finding> {
     if !whole {
         return Vec::new();
     }
-    let ids: Vec<&str> = reports.iter().flat_map(|report| report.collected.iter().map(String::as_str)).collect();
-    differences(expected, &ids)
+    let ids: Vec<String> = reports.iter().flat_map(|report| report.collected.iter().cloned()).collect();
+    differences(plan, &ids)
         .into_iter()
         .map(|message| Finding::new(ParityCode::COLLECTION_DIFFERS, "collection", message))
         .collect()
 }
 
-fn differences(expected: &Collection, ids: &[&str]) -> Option<String> {
-    let count = expected.expected_count.filter(|count| *count != ids.len() as u64)?;
-    Some(format!("{} tests collected, the lock expects {count}", ids.len()))
+/// What a collection differs in from what the lock says, one message per difference.
+fn differences(plan: &Plan, ids: &[String]) -> Vec<String> {
+    let expected = &plan.judge.collection;
+    let mut messages = Vec::new();
+    if let Some(count) = expected.expected_count.filter(|count| *count != ids.len() as u64) {
+        messages.push(format!("{} tests collected, the lock expects {count}", ids.len()));
+    } else if let Some(hash) = expected.name_hash_sha256.as_ref().filter(|hash| **hash != name_hash(ids)) {
+        messages.push(format!(
+            "{} tests collected, as many as the lock expects, but with other names (hash {}, the lock has {})",
+            ids.len(),
+            &name_hash(ids)[..12],
+            hash.get(..12).unwrap_or(hash)
+        ));
+    }
+    match (&expected.manifest, &plan.judge.collection_manifest) {
+        (None, _) => {}
+        (Some(path), None) => messages.push(format!("{path} is not there")),
+        (Some(path), Some(text)) => match Manifest::parse(text) {
+            Err(error) => messages.push(format!("{path}:{error}")),
+            Ok(manifest) => messages.extend(manifest_differences(plan, path.as_str(), &manifest, ids)),
+        },
+    }
+    messages
+}
+
+fn manifest_differences(plan: &Plan, path: &str, manifest: &Manifest, ids: &[String]) -> Option<String> {
+    let diff = manifest.diff(minor(&plan.python), ids);
+    if diff.is_empty() || (plan.judge.added_is_fine && diff.removed() == 0) {
+        return None;
+    }
+    let files = diff.files.iter().take(5).map(|file| match (file.added, file.removed) {
+        (added, 0) => format!("{} +{added}", file.path),
+        (0, removed) => format!("{} -{removed}", file.path),
+        (added, removed) => format!("{} +{added} -{removed}", file.path),
+    });
+    let files = files.collect::<Vec<_>>().join(", ");
+    let more = if diff.files.len() > 5 { format!(" and {} more files", diff.files.len() - 5) } else { String::new() };
+    Some(format!("{path}: +{} -{} tests: {files}{more}", diff.added(), diff.removed()))
 }
 
 fn coverage(plan: &Plan, step: &Step, result: &StepOutcome) -> Option<Finding> {
@@ -217,8 +264,11 @@ fn coverage(plan: &Plan, step: &Step, result: &StepOutcome) -> Option<Finding> {
         )),
         (None, Some(_)) => None,
         (None, None) if result.end.is_none() => None,
-        (None, None) => finding("no coverage was measured: no test step left coverage data".to_owned())
-            .map(|f| f.hint("let a test step measure it (pytest-cov and `--cov` in its args), or remove `thresholds.coverage_min`")),
+        (None, None) => finding("no coverage was measured: no test step left coverage data".to_owned()).map(|f| {
+            f.hint(
+                "let a test step measure it (pytest-cov and `--cov` in its args), or remove `thresholds.coverage_min`",
+            )
+        }),
     }
 }
 
@@ -233,7 +283,8 @@ fn missing_artifacts(judge: &Judge, outcome: &Outcome) -> Vec<Finding> {
         .filter(|path| !outcome.artifacts.iter().any(|(_, have, ..)| have == path.as_str()))
         .map(|path| {
             let refused = outcome.refused.iter().find(|(_, have, _)| have == path.as_str());
-            let why = refused.map_or("no step left it".to_owned(), |(step, _, why)| format!("{step} left it, refused: {why}"));
+            let why = refused
+                .map_or("no step left it".to_owned(), |(step, _, why)| format!("{step} left it, refused: {why}"));
             Finding::new(ParityCode::ARTIFACT_MISSING, "artifacts", format!("{path}: {why}"))
         })
         .collect()

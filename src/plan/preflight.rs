@@ -3,8 +3,8 @@
 use super::inputs::{ClosureFacts, Command, Facts, Request};
 use crate::code::ParityCode;
 use crate::finding::Finding;
-use crate::repo::Source;
 use crate::lock::{CellKind, Lock, PythonMatch};
+use crate::repo::Source;
 use crate::step::Network;
 use std::str::FromStr;
 
@@ -50,12 +50,17 @@ fn changed_only(lock: &Lock, request: &Request) -> Option<Finding> {
     if !request.changed_only {
         return None;
     }
-    let message = || lock.changed_only_message.clone().unwrap_or_else(|| "changed-only mode is forbidden by the lock".into());
+    let message =
+        || lock.changed_only_message.clone().unwrap_or_else(|| "changed-only mode is forbidden by the lock".into());
     Some(if lock.changed_only_forbidden {
         Finding::new(ParityCode::CHANGED_ONLY, GATE, message())
     } else {
-        Finding::new(ParityCode::SCOPE_NARROWED, GATE, "FT_CHANGED_ONLY is set, and a parity run always checks everything")
-            .hint("unset FT_CHANGED_ONLY")
+        Finding::new(
+            ParityCode::SCOPE_NARROWED,
+            GATE,
+            "FT_CHANGED_ONLY is set, and a parity run always checks everything",
+        )
+        .hint("unset FT_CHANGED_ONLY")
     })
 }
 
@@ -65,7 +70,11 @@ fn container(lock: &Lock, request: &Request) -> Option<Finding> {
     }
     let image = lock.container.image.as_deref().unwrap_or_default();
     if !image.contains("@sha256:") {
-        let what = if image.is_empty() { "the lock names no container image".to_owned() } else { format!("{image} is a tag, not a digest") };
+        let what = if image.is_empty() {
+            "the lock names no container image".to_owned()
+        } else {
+            format!("{image} is a tag, not a digest")
+        };
         return Some(Finding::new(ParityCode::IMAGE_NOT_PINNED, GATE, what));
     }
     Some(
@@ -84,8 +93,12 @@ fn cell(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
         _ => "and `cell.minimum` asks for them",
     };
     Some(
-        Finding::new(ParityCode::POLICY_UNENFORCEABLE, GATE, format!("no namespaces can be had on this machine ({reason}), {minimum}"))
-            .hint(fix.clone()),
+        Finding::new(
+            ParityCode::POLICY_UNENFORCEABLE,
+            GATE,
+            format!("no namespaces can be had on this machine ({reason}), {minimum}"),
+        )
+        .hint(fix.clone()),
     )
 }
 
@@ -130,7 +143,10 @@ fn limits(lock: &Lock, facts: &Facts) -> Option<Finding> {
         Finding::new(
             ParityCode::POLICY_UNENFORCEABLE,
             GATE,
-            format!("`resource_limits.required` is set, and this machine can't hold a cell to its limit of {}", missing.join(", ")),
+            format!(
+                "`resource_limits.required` is set, and this machine can't hold a cell to its limit of {}",
+                missing.join(", ")
+            ),
         )
         .hint("delegate a cgroup to this user, or set `resource_limits.required` to false")
     })
@@ -144,14 +160,21 @@ fn python(lock: &Lock, facts: &Facts) -> Option<Finding> {
         };
         return Some(
             Finding::new(ParityCode::PYTHON_VERSION, GATE, format!("Python {} is not installed; {found}", lock.python))
-                .hint(format!("install it, for example with `uv python install {0}` or `pyenv install {0}`", lock.python)),
+                .hint(format!(
+                    "install it, for example with `uv python install {0}` or `pyenv install {0}`",
+                    lock.python
+                )),
         );
     };
     let locked = lock.locked_pythons.get(&lock.python).unwrap_or(&lock.python);
     let exact = locked.matches('.').count() >= 2 && lock.python_match == PythonMatch::Exact;
     (exact && python.version != *locked).then(|| {
-        Finding::new(ParityCode::PYTHON_VERSION, GATE, format!("Python {} is here, {locked} was locked", python.version))
-            .hint(format!("install {locked}, or set `python_match` to `minor` if a patch release may differ"))
+        Finding::new(
+            ParityCode::PYTHON_VERSION,
+            GATE,
+            format!("Python {} is here, {locked} was locked", python.version),
+        )
+        .hint(format!("install {locked}, or set `python_match` to `minor` if a patch release may differ"))
     })
 }
 
@@ -241,7 +264,11 @@ fn config(lock: &Lock, facts: &Facts) -> Vec<Finding> {
         .filter_map(|(path, expected, prefix)| {
             let message = match facts.hashes.get(path)? {
                 Ok(actual) if actual == expected || (prefix && actual.starts_with(expected.as_str())) => return None,
-                Ok(actual) => format!("{path} has changed since it was locked ({} now, {} locked)", short(actual), short(expected)),
+                Ok(actual) => format!(
+                    "{path} has changed since it was locked ({} now, {} locked)",
+                    short(actual),
+                    short(expected)
+                ),
                 Err(why) => format!("{path}: {why}"),
             };
             Some(Finding::new(ParityCode::CONFIG_DRIFT, GATE, message))
@@ -255,7 +282,17 @@ fn short(hash: &str) -> &str {
 
 /// Options of pytest that leave tests out.
 const NARROWING: &[&str] = &[
-    "-k", "-m", "--lf", "--last-failed", "--deselect", "--ignore", "--ignore-glob", "--sw", "--stepwise", "--maxfail", "-x",
+    "-k",
+    "-m",
+    "--lf",
+    "--last-failed",
+    "--deselect",
+    "--ignore",
+    "--ignore-glob",
+    "--sw",
+    "--stepwise",
+    "--maxfail",
+    "-x",
     "--exitfirst",
 ];
 
@@ -278,9 +315,16 @@ fn scope(lock: &Lock, request: &Request) -> Vec<Finding> {
             Finding::new(
                 ParityCode::SCOPE_NARROWED,
                 GATE,
-                format!("only {} of the lock's {} steps were asked for: {}", request.only.len(), lock.tools.len(), request.only.join(", ")),
+                format!(
+                    "only {} of the lock's {} steps were asked for: {}",
+                    request.only.len(),
+                    lock.tools.len(),
+                    request.only.join(", ")
+                ),
             )
-            .hint("run all steps with `ft run`; for a partial run whose exit status counts as nothing add `--advisory`"),
+            .hint(
+                "run all steps with `ft run`; for a partial run whose exit status counts as nothing add `--advisory`",
+            ),
         );
     }
     findings

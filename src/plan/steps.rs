@@ -35,7 +35,9 @@ pub(super) fn steps(lock: &Lock, facts: &Facts, request: &Request) -> Vec<Step> 
             if lock.build && !lock.import_names.is_empty() && wanted("import") {
                 steps.push(import(lock, request));
             }
-            steps.extend(lock.tools.iter().filter(|(name, _)| wanted(name)).map(|(name, tool)| check(lock, request, name, tool)));
+            steps.extend(
+                lock.tools.iter().filter(|(name, _)| wanted(name)).map(|(name, tool)| check(lock, request, name, tool)),
+            );
             steps.extend(coverage(lock, facts, request, &steps));
             steps
         }
@@ -110,13 +112,13 @@ fn words(argv: &[&str]) -> Vec<String> {
 }
 
 fn build(lock: &Lock, request: &Request) -> Step {
-    let argv = words(&["python", "/ft/lib/ft_build.py", "wheel", "/ft/work", "/ft/out/dist"]);
+    let argv = words(&["python", "-I", "/ft/lib/ft_project.py", "wheel", "/ft/work", "/ft/out/dist"]);
     Step { project: false, ..own(lock, request, "build", Gate::Build, BUILD_MS, argv) }
 }
 
 /// Starts in an empty tree, without the project layer: what it imports can only come from the wheel.
 fn import(lock: &Lock, request: &Request) -> Step {
-    let mut argv = words(&["python", "/ft/lib/ft_import.py", "/ft/dist"]);
+    let mut argv = words(&["python", "-I", "/ft/lib/ft_import.py", "/ft/dist"]);
     argv.extend(lock.import_names.iter().cloned());
     Step {
         project: false,
@@ -235,7 +237,7 @@ fn coverage(lock: &Lock, facts: &Facts, request: &Request, steps: &[Step]) -> Op
     if !asked && (!has_coverage || !steps.iter().any(|step| measured(&step))) {
         return None;
     }
-    let argv = words(&["python", "/ft/lib/ft_coverage.py"]);
+    let argv = words(&["python", "/ft/lib/ft_coverage.py", &facts.repository]);
     Some(Step {
         needs: steps.iter().filter(|step| step.gate == Gate::Tests).map(|step| step.id.clone()).collect(),
         reader: Reader::Coverage,

@@ -33,6 +33,13 @@ impl Default for Detail {
 /// end well are shown.
 #[must_use]
 pub fn summary(outcome: &Outcome, tails: &BTreeMap<String, String>, detail: Detail) -> Page {
+    // `artifacts/` has the logs of the last run only; the run's own folder is right for every run that is kept.
+    summary_with_logs(outcome, tails, detail, &format!(".firsttry/runs/{}/logs", outcome.id))
+}
+
+/// [`summary`] with the folder that the logs are in.
+#[must_use]
+pub fn summary_with_logs(outcome: &Outcome, tails: &BTreeMap<String, String>, detail: Detail, logs: &str) -> Page {
     let findings = outcome.findings();
     let mut page = Page::default();
     if detail.explain && !detail.quiet {
@@ -48,7 +55,8 @@ pub fn summary(outcome: &Outcome, tails: &BTreeMap<String, String>, detail: Deta
         for (step, result) in pairs(outcome) {
             let bad = matches!(state(outcome, &findings, result), StepState::Failed | StepState::Unknown);
             if bad && result.started {
-                tail(&mut page, step, result, tails.get(&step.id).map_or("", String::as_str));
+                let log = format!("{logs}/{}.log", step.id);
+                tail(&mut page, step, result, tails.get(&step.id).map_or("", String::as_str), &log);
             }
         }
     }
@@ -141,21 +149,24 @@ fn tests(report: &TestReport) -> String {
     text
 }
 
-fn tail(page: &mut Page, step: &Step, result: &StepOutcome, tail: &str) {
+fn tail(page: &mut Page, step: &Step, result: &StepOutcome, tail: &str, log: &str) {
     if tail.trim().is_empty() {
         let printed = result.end.as_ref().is_none_or(|end| end.output_bytes > 0);
-        let what = if printed { format!("'s output is in {}", log(step)) } else { " printed nothing".to_owned() };
+        let what = if printed { format!("'s output is in {log}") } else { " printed nothing".to_owned() };
         page.push(Line::new(Tone::Dim, format!("{}{what}", step.id)));
         return;
     }
     page.gap();
-    page.push(Line::new(Tone::Dim, format!("the end of {}'s output, all of it in {}:", step.id, log(step))));
+    page.push(Line::new(Tone::Dim, format!("the end of {}'s output, all of it in {log}:", step.id)));
     page.quote(tail);
 }
 
-/// Where the output of a step is, relative to the repository.
-fn log(step: &Step) -> String {
-    format!("artifacts/logs/{}.log", step.id)
+/// One finding by itself.
+#[must_use]
+pub fn finding(finding: &Finding) -> Page {
+    let mut page = Page::default();
+    say_finding(&mut page, finding);
+    page
 }
 
 fn say_finding(page: &mut Page, finding: &Finding) {
@@ -288,9 +299,9 @@ pub fn exit_words(exit: ExitCode) -> String {
 
 /// `5 checks, 1077 tests, 12.3 s`.
 fn totals(outcome: &Outcome) -> String {
-    let checks = match outcome.steps.iter().filter(|step| step.end.is_some()).count() {
-        0 if outcome.kind == "self-check" => "self-check".to_owned(),
-        n => count(n, "check"),
+    let checks = match outcome.kind.as_str() {
+        "self-check" => "self-check".to_owned(),
+        _ => count(outcome.steps.iter().filter(|step| step.end.is_some()).count(), "check"),
     };
     let ran: usize = outcome.steps.iter().filter_map(|step| step.tests.as_ref()).map(|t| t.tests.len()).sum();
     let collected: usize = outcome.steps.iter().filter_map(|step| step.tests.as_ref()).map(|t| t.collected.len()).sum();

@@ -1,0 +1,179 @@
+//! The agent's end of the stream: frames out through a bounded queue, requests in. Nothing here blocks unless its name
+//! says so, because timers must run while the host is slow.
+
+use crate::frame::{Decoder, Frame, Payload, ToAgent};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// Above this many queued bytes nothing more is read from the command: the pipe fills and the command waits.
+const HIGH: usize = 512 * 1024;
+
+/// The host is gone, or says nothing that can be understood; there is nobody to work for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone;
+
+/// The stream to the host.
+pub struct Channel {
+    input: OwnedFd,
+    output: OwnedFd,
+    decoder: Decoder,
+    queue: Vec<u8>,
+    sent: usize,
+    frames: u64,
+    digest: Sha256,
+    /// Readable (by its end) when whoever started us is gone.
+    pub alive: Option<OwnedFd>,
+}
+
+impl Channel {
+    /// Over standard input and output.
+    ///
+    /// # Errors
+    /// Where they are not open.
+    pub fn stdio() -> io::Result<Channel> {
+        let input = io::stdin().as_fd().try_clone_to_owned()?;
+        let output = io::stdout().as_fd().try_clone_to_owned()?;
+        rustix::fs::fcntl_setfl(&input, rustix::fs::fcntl_getfl(&input)? | OFlags::NONBLOCK)?;
+        rustix::fs::fcntl_setfl(&output, rustix::fs::fcntl_getfl(&output)? | OFlags::NONBLOCK)?;
+        Ok(Channel {
+            input,
+            output,
+            decoder: Decoder::default(),
+            queue: Vec::new(),
+            sent: 0,
+            frames: 0,
+            digest: Sha256::new(),
+            alive: None,
+        })
+    }
+
+    /// Queues a frame.
+    pub fn send(&mut self, frame: &Frame) {
+        let bytes = frame.encode();
+        self.digest.update(&bytes);
+        self.frames += 1;
+        self.queue.extend_from_slice(&bytes);
+    }
+
+    /// Queues `end`, which says what came before it.
+    pub fn send_end(&mut self) {
+        let sha256 = hex::encode(self.digest.clone().finalize());
+        let end = Frame::End { frames: self.frames, sha256 };
+        self.queue.extend_from_slice(&end.encode());
+    }
+
+    /// Whether the queue is so long that its sources have to wait.
+    pub fn is_full(&self) -> bool {
+        self.queue.len() - self.sent > HIGH
+    }
+
+    /// Whether everything queued was written.
+    pub fn is_flushed(&self) -> bool {
+        self.sent == self.queue.len()
+    }
+
+    /// Writes what can be written now.
+    ///
+    /// # Errors
+    /// Where nobody reads any more.
+    pub fn write_some(&mut self) -> Result<(), Gone> {
+        while self.sent < self.queue.len() {
+            match rustix::io::write(&self.output, &self.queue[self.sent..]) {
+                Ok(n) => self.sent += n,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(Gone),
+            }
+        }
+        if self.is_flushed() {
+            self.queue.clear();
+            self.sent = 0;
+        } else if self.sent > HIGH {
+            self.queue.drain(..self.sent);
+            self.sent = 0;
+        }
+        Ok(())
+    }
+
+    /// The next request that is there already.
+    ///
+    /// # Errors
+    /// At the end of the input, and for bytes that are no request.
+    pub fn receive(&mut self) -> Result<Option<ToAgent>, Gone> {
+        loop {
+            if let Some((request, _)) = self.decoder.next::<ToAgent>().map_err(|_| Gone)? {
+                return Ok(Some(request));
+            }
+            let mut bytes = [0; 16 * 1024];
+            match rustix::io::read(&self.input, &mut bytes) {
+                Ok(0) => return Err(Gone),
+                Ok(n) => self.decoder.push(&bytes[..n]),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(Gone),
+            }
+        }
+    }
+
+    /// Waits until the stream, or one of `others` is ready (readable, or ended), at most this long. Says which of
+    /// `others` were.
+    ///
+    /// # Errors
+    /// Where the starter is gone.
+    pub fn wait(&mut self, others: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Result<Vec<bool>, Gone> {
+        let mut fds = vec![PollFd::new(&self.input, PollFlags::IN)];
+        fds.extend(others.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
+        if !self.is_flushed() {
+            fds.push(PollFd::new(&self.output, PollFlags::OUT));
+        }
+        let alive = self.alive.as_ref().map(|fd| {
+            fds.push(PollFd::new(fd, PollFlags::IN));
+            fds.len() - 1
+        });
+        let timeout = timeout.map(|t| Timespec {
+            tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: t.subsec_nanos().into(),
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return Err(Gone),
+        }
+        if alive.is_some_and(|i| !fds[i].revents().is_empty()) {
+            return Err(Gone);
+        }
+        Ok(fds[1..=others.len()].iter().map(|fd| !fd.revents().is_empty()).collect())
+    }
+
+    /// Waits for a request while writing what is queued.
+    ///
+    /// # Errors
+    /// Where host or starter are gone.
+    pub fn receive_blocking(&mut self) -> Result<ToAgent, Gone> {
+        loop {
+            self.write_some()?;
+            if let Some(request) = self.receive()? {
+                return Ok(request);
+            }
+            self.wait(&[], None)?;
+        }
+    }
+
+    /// Writes everything that is queued, however long the host takes.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while !self.is_flushed() {
+            self.write_some().map_err(|Gone| io::ErrorKind::BrokenPipe)?;
+            if !self.is_flushed() {
+                self.wait(&[], None).map_err(|Gone| io::ErrorKind::BrokenPipe)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! The agent: PID 1 of a cell. It raises the walls (or finds them raised by an engine), starts one command, watches it,
+//! ends it, and brings back what it left. It judges nothing: exit statuses, timeouts and refusals go to the host as
+//! frames.
+//!
+//! One thread, no runtime: namespaces want a process that has never had a second thread, and fork is only safe then.
+//! Standard input and output are the stream to the host; standard error is for panics alone. When standard input ends,
+//! the host is gone: everything is killed and the agent leaves (the dead man's switch).
+
+mod channel;
+mod collect;
+mod escalation;
+mod observe;
+mod root;
+mod spawn;
+mod supervisor;
+mod walls;
+
+use crate::code::ExitCode;
+use crate::frame::{Frame, PROTOCOL, ToAgent};
+use channel::{Channel, Gone};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Why the agent could not do its work: at which stage, and what happened.
+#[derive(Debug)]
+struct Failure {
+    stage: &'static str,
+    message: String,
+}
+
+impl Failure {
+    fn new(stage: &'static str, message: impl std::fmt::Display) -> Failure {
+        Failure { stage, message: message.to_string() }
+    }
+}
+
+/// Runs the agent on standard input and output; with `raise`, behind walls that it builds itself from the
+/// [`Spec`](crate::frame::Spec) that comes first.
+#[must_use]
+pub fn main(raise: bool) -> std::process::ExitCode {
+    let code = catch_unwind(AssertUnwindSafe(|| if raise { walls::raise() } else { serve(walls::Behind::default()) }));
+    code.unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(ToString::to_string)
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        // The stream's counts died with the agent's state: the host sees a broken stream with a reason, and no `end`.
+        Channel::stdio()
+            .and_then(|mut channel| {
+                channel.send(&Frame::Broken { stage: "panic".into(), message: text });
+                channel.flush()
+            })
+            .unwrap_or(());
+        ExitCode::BUG
+    })
+    .into()
+}
+
+/// Speaks with the host, from `hello` to `bye`.
+fn serve(behind: walls::Behind) -> ExitCode {
+    let Ok(mut channel) = Channel::stdio() else { return ExitCode::INFRASTRUCTURE };
+    channel.alive = behind.starter_lives;
+    let probe = behind.probe;
+    channel.send(&Frame::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into() });
+    let said = if probe {
+        let observed = observe::observe(&behind.facts);
+        channel.send(&Frame::Ready { observed });
+        Ok(())
+    } else {
+        conversation(&mut channel, behind.facts, behind.groups, behind.terminal)
+    };
+    farewell(channel, said)
+}
+
+/// Reports a failure that happened before there was anything to serve.
+fn refuse(failure: Failure) -> ExitCode {
+    match Channel::stdio() {
+        Ok(channel) => farewell(channel, Err(Ended::Failed(failure))),
+        Err(_) => ExitCode::INFRASTRUCTURE,
+    }
+}
+
+/// Why a conversation is over before its end.
+enum Ended {
+    Failed(Failure),
+    Gone,
+}
+
+impl From<Gone> for Ended {
+    fn from(_: Gone) -> Ended {
+        Ended::Gone
+    }
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Ended {
+        Ended::Failed(failure)
+    }
+}
+
+fn conversation(
+    channel: &mut Channel,
+    facts: observe::Facts,
+    groups: crate::linux::cgroup::Groups,
+    terminal: Option<spawn::Terminal>,
+) -> Result<(), Ended> {
+    let manifest = loop {
+        match channel.receive_blocking()? {
+            ToAgent::Manifest { manifest } => break manifest,
+            ToAgent::Ping { token } => channel.send(&Frame::Pong { token }),
+            ToAgent::Bye {} => return Err(Ended::Gone),
+            _ => {}
+        }
+    };
+    channel.send(&Frame::Ready { observed: observe::observe(&facts) });
+    let before = collect::Before::record(&manifest);
+    supervisor::run(channel, &manifest, &facts, groups, terminal)?;
+    collect::send(channel, &manifest, &before)?;
+    Ok(())
+}
+
+/// Ends the stream so that the host can tell it from a cut one, and leaves when the host has it all.
+fn farewell(mut channel: Channel, said: Result<(), Ended>) -> ExitCode {
+    match said {
+        Ok(()) => {}
+        Err(Ended::Gone) => return ExitCode::INFRASTRUCTURE,
+        Err(Ended::Failed(Failure { stage, message })) => {
+            channel.send(&Frame::Broken { stage: stage.into(), message });
+        }
+    }
+    channel.send_end();
+    // An engine drops what a container wrote if it leaves too early; so the host says when.
+    loop {
+        match channel.receive_blocking() {
+            Ok(ToAgent::Bye {}) => return ExitCode::PASSED,
+            Ok(ToAgent::Ping { .. }) | Ok(_) => {}
+            Err(Gone) => return ExitCode::INFRASTRUCTURE,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What the walls look like from inside: read or tried by PID 1 after it gave up its rights, which its children share.
+
+use super::root::Tree;
+use crate::frame::Observed;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+
+/// What was built, for what can't be seen from inside.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// We built the walls; else an engine did.
+    pub raised: bool,
+    /// How the view of the tree came to be.
+    pub tree: Tree,
+    /// The control group that limits memory.
+    pub memory: Option<&'static str>,
+    /// The control group that limits processes.
+    pub pids: Option<&'static str>,
+    /// Memory limit of the cell; 0 for none.
+    pub memory_bytes: u64,
+    /// Limit of processes; 0 for none.
+    pub pids_max: u64,
+    /// Size of `/tmp`; 0 for the kernel's default.
+    pub disk_bytes: u64,
+    /// CPUs of the affinity mask; 0 for all.
+    pub cpus: u32,
+    /// Root started the cell, and the step has another kernel uid.
+    pub mapped_from_root: bool,
+}
+
+impl Facts {
+    /// `RLIMIT_DATA` for the command, where no control group limits memory.
+    pub fn data_limit(&self, manifest: u64) -> Option<u64> {
+        let bytes = if manifest > 0 { manifest } else { self.memory_bytes };
+        (bytes > 0 && self.memory.is_none() && self.raised).then_some(bytes)
+    }
+
+    /// `RLIMIT_NPROC` for the command, where no control group limits processes. PID 1 counts too.
+    pub fn process_limit(&self, manifest: u64) -> Option<u64> {
+        let pids = if manifest > 0 { manifest } else { self.pids_max };
+        (pids > 0 && self.pids.is_none() && self.raised).then_some(pids + 1)
+    }
+}
+
+fn wall(wall: &str, mechanism: &str, detail: impl Into<String>, enforced: bool) -> Observed {
+    Observed { wall: wall.into(), mechanism: mechanism.into(), detail: detail.into(), enforced }
+}
+
+/// Looks at every wall.
+pub fn observe(facts: &Facts) -> Vec<Observed> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim().to_owned()
+    };
+    let mut all = vec![network(), pid(), user(&field("Uid"), facts)];
+    let capabilities: Vec<String> = ["CapPrm", "CapEff", "CapBnd", "CapAmb"].iter().map(|n| field(n)).collect();
+    let none = capabilities.iter().all(|c| !c.is_empty() && c.chars().all(|digit| digit == '0'));
+    all.push(wall("capabilities", "dropped, bounding set included", capabilities.join(" "), none));
+    let nnp = field("NoNewPrivs");
+    all.push(wall("no_new_privs", "prctl", nnp.clone(), nnp == "1"));
+    let filter = field("Seccomp");
+    all.push(wall("seccomp", "filter", format!("mode {filter}"), filter == "2"));
+    all.push(read_only());
+    all.push(tree(facts));
+    all.extend(limits(facts));
+    all
+}
+
+/// No interface but loopback, and no route: a datagram socket can't even be pointed outside.
+fn network() -> Observed {
+    let interfaces: Vec<String> = fs::read_to_string("/proc/net/dev")
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()))
+        .collect();
+    // A documentation address (RFC 5737): nothing is sent by connect, the kernel only looks for a route.
+    let outside = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9));
+    let routed = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect(outside)).is_ok();
+    let only_loopback = interfaces.iter().all(|name| name == "lo");
+    let detail = format!("interfaces: {}; route outside: {routed}", interfaces.join(" "));
+    wall("network", "network namespace", detail, only_loopback && !routed)
+}
+
+fn pid() -> Observed {
+    let own = std::process::id();
+    wall("pid", "pid namespace", format!("pid {own}"), own == 1)
+}
+
+fn user(ids: &str, facts: &Facts) -> Observed {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let map: Vec<&str> = map.split_ascii_whitespace().collect();
+    let mechanism = if facts.mapped_from_root { "user namespace, unprivileged kernel uid" } else { "user namespace" };
+    let root = ids.split_ascii_whitespace().any(|id| id == "0");
+    wall("user", if facts.raised { mechanism } else { "uid" }, format!("uid {ids}; map {}", map.join(" ")), !root)
+}
+
+/// Tries to write where only reading is allowed.
+fn read_only() -> Observed {
+    let refused = ["/", "/usr", "/etc"].iter().all(|directory| {
+        let probe = format!("{directory}/.ft-write-probe");
+        match fs::File::create(&probe) {
+            Ok(_) => {
+                let _ = fs::remove_file(&probe);
+                false
+            }
+            Err(_) => true,
+        }
+    });
+    wall("mounts", "mount namespace, own root", format!("/, /usr and /etc refuse writing: {refused}"), refused)
+}
+
+fn tree(facts: &Facts) -> Observed {
+    let (mechanism, detail) = match facts.tree {
+        Tree::Empty => ("empty directory", String::new()),
+        Tree::Overlay => ("overlayfs", String::new()),
+        Tree::Copy(errno) => ("copy", format!("overlayfs refused: {}", std::io::Error::from_raw_os_error(errno))),
+    };
+    wall("tree", mechanism, detail, true)
+}
+
+fn limits(facts: &Facts) -> Vec<Observed> {
+    let mut all = Vec::new();
+    if !facts.raised {
+        return all;
+    }
+    if facts.memory_bytes > 0 {
+        all.push(match facts.memory {
+            Some(group) => wall("memory", group, format!("{} bytes, all processes", facts.memory_bytes), true),
+            None => wall(
+                "memory",
+                "RLIMIT_DATA",
+                format!("{} bytes for each process alone: no control group can be made here", facts.memory_bytes),
+                false,
+            ),
+        });
+    }
+    if facts.pids_max > 0 {
+        all.push(match facts.pids {
+            Some(group) => wall("pids", group, facts.pids_max.to_string(), true),
+            None => wall("pids", "RLIMIT_NPROC", format!("{} of the cell's user", facts.pids_max), true),
+        });
+    }
+    if facts.disk_bytes > 0 {
+        let detail = format!("{} bytes for /tmp; the tree and /ft/out have no limit of their own", facts.disk_bytes);
+        all.push(wall("disk", "size of /tmp", detail, false));
+    }
+    if facts.cpus > 0 {
+        all.push(wall("cpus", "affinity mask", facts.cpus.to_string(), true));
+    }
+    all
+}

@@ -1,0 +1,170 @@
+//! Starts the command: looks it up, forks, and gives the child exactly what it may have.
+
+use super::Failure;
+use super::observe::Facts;
+use crate::frame::Manifest;
+use crate::linux::cgroup::Groups;
+use crate::linux::process::{self, Fork, Limit};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Descriptors a step may have open at once: the usual soft limit of a service, and a hard limit that leaves room.
+const FILES: (u64, u64) = (4096, 524_288);
+
+/// The caller's own terminal, for `ft shell`.
+#[derive(Debug)]
+pub struct Terminal {
+    input: OwnedFd,
+    output: OwnedFd,
+    error: OwnedFd,
+}
+
+impl Terminal {
+    /// Opens what the process that started us has as its standard descriptors. Before any wall stands.
+    pub fn of_parent() -> Result<Terminal, Failure> {
+        let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+        let open = |number: i32, flags: OFlags| {
+            let path = format!("/proc/{parent}/fd/{number}");
+            rustix::fs::open(&path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
+                .map_err(|e| Failure::new("terminal", format!("open {path}: {e}")))
+        };
+        Ok(Terminal {
+            input: open(0, OFlags::RDONLY)?,
+            output: open(1, OFlags::WRONLY)?,
+            error: open(2, OFlags::WRONLY)?,
+        })
+    }
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// Its process id, in the cell.
+    pub pid: i32,
+    /// What it writes to standard output; none on a terminal.
+    pub output: Option<OwnedFd>,
+    /// What it writes to standard error.
+    pub error: Option<OwnedFd>,
+}
+
+/// Starts the command of `manifest`.
+///
+/// # Errors
+/// Stage `exec` where it can't be found or executed, which is not the same as a command that exits with 127.
+pub fn start(
+    manifest: &Manifest,
+    facts: &Facts,
+    groups: &mut Groups,
+    terminal: Option<Terminal>,
+) -> Result<Started, Failure> {
+    let fail = |e: &dyn std::fmt::Display| Failure::new("exec", e);
+    let program = find(manifest)?;
+    let path = words([&program])?.remove(0);
+    let argv = words(&manifest.argv)?;
+    let env = words(manifest.env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>())?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| fail(&e))?;
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| fail(&e));
+    let (failed, report) = pipe()?;
+    let (output, error, terminal) = if manifest.passthrough {
+        (None, None, Some(terminal.ok_or_else(|| fail(&"no terminal was handed to this cell"))?))
+    } else {
+        (Some(pipe()?), Some(pipe()?), None)
+    };
+    match process::fork().map_err(|e| fail(&e))? {
+        Fork::Child => {
+            drop(failed);
+            let result: Result<(), String> = prepare(manifest, facts, groups).and_then(|()| {
+                let put = |number, fd: &OwnedFd| {
+                    process::put_descriptor(fd.as_fd(), number).map_err(|e| format!("standard descriptors: {e}"))
+                };
+                put(0, terminal.as_ref().map_or(&null, |t| &t.input))?;
+                if let Some(fd) = output.as_ref().map(|p| &p.1).or(terminal.as_ref().map(|t| &t.output)) {
+                    put(1, fd)?;
+                }
+                if let Some(fd) = error.as_ref().map(|p| &p.1).or(terminal.as_ref().map(|t| &t.error)) {
+                    put(2, fd)?;
+                }
+                process::close_on_exec_from_three();
+                process::reset_signals();
+                Err(format!("{program}: {}", process::exec(&path, &argv, &env)))
+            });
+            let message = result.err().unwrap_or_default();
+            let _ = rustix::io::write(&report, message.as_bytes());
+            process::leave(127);
+        }
+        Fork::Parent(pid) => {
+            drop((report, null));
+            let mut message = String::new();
+            // Ends at once: exec closes the other end, and so does a child that failed.
+            let _ = File::from(failed).read_to_string(&mut message);
+            if !message.is_empty() {
+                return Err(fail(&message));
+            }
+            Ok(Started { pid, output: output.map(|p| p.0), error: error.map(|p| p.0) })
+        }
+    }
+}
+
+/// What the child does to itself before it becomes the command.
+fn prepare(manifest: &Manifest, facts: &Facts, groups: &mut Groups) -> Result<(), String> {
+    groups.join().map_err(|e| format!("join the control group: {e}"))?;
+    if !manifest.passthrough {
+        // A session of its own: no controlling terminal, and signals to the group miss PID 1.
+        rustix::process::setsid().map_err(|e| format!("setsid: {e}"))?;
+    }
+    let limit = |limit, soft, hard| process::set_limit(limit, soft, hard).map_err(|e| format!("limit {limit:?}: {e}"));
+    limit(Limit::Core, 0, 0)?;
+    limit(Limit::Files, FILES.0, FILES.1)?;
+    if manifest.file_bytes > 0 {
+        limit(Limit::FileSize, manifest.file_bytes, manifest.file_bytes)?;
+    }
+    if let Some(bytes) = facts.data_limit(manifest.memory_bytes) {
+        limit(Limit::Data, bytes, bytes)?;
+    }
+    if let Some(pids) = facts.process_limit(manifest.pids) {
+        limit(Limit::Processes, pids, pids)?;
+    }
+    if facts.cpus > 0 {
+        narrow_cpus(facts.cpus as usize).map_err(|e| format!("cpu affinity: {e}"))?;
+    }
+    std::env::set_current_dir(&manifest.cwd).map_err(|e| format!("working directory {}: {e}", manifest.cwd))
+}
+
+/// Keeps the first `count` of the CPUs this process may use.
+fn narrow_cpus(count: usize) -> rustix::io::Result<()> {
+    let allowed = rustix::thread::sched_getaffinity(None)?;
+    let mut kept = rustix::thread::CpuSet::new();
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).take(count).for_each(|cpu| kept.set(cpu));
+    rustix::thread::sched_setaffinity(None, &kept)
+}
+
+/// The file of the manifest's command: a path as it is, a name as the first executable in its `PATH`.
+fn find(manifest: &Manifest) -> Result<String, Failure> {
+    let fail = |message: String| Failure::new("exec", message);
+    let Some(name) = manifest.argv.first().filter(|name| !name.is_empty()) else {
+        return Err(fail("no command".into()));
+    };
+    if name.contains('/') {
+        return Ok(name.clone());
+    }
+    let path = manifest.env.iter().rev().find(|(key, _)| key == "PATH").map_or("", |(_, value)| value);
+    path.split(':')
+        .filter(|directory| !directory.is_empty())
+        .map(|directory| format!("{directory}/{name}"))
+        .find(|file| {
+            rustix::fs::accessat(CWD, file.as_str(), Access::EXEC_OK, AtFlags::EACCESS).is_ok()
+                && std::fs::metadata(file).is_ok_and(|meta| meta.is_file())
+        })
+        .ok_or_else(|| fail(format!("{name}: command not found in PATH={path}")))
+}
+
+fn words<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> Result<Vec<CString>, Failure> {
+    words
+        .into_iter()
+        .map(|word| CString::new(word.as_ref()))
+        .collect::<Result<_, _>>()
+        .map_err(|e| Failure::new("exec", format!("argument or variable: {e}")))
+}

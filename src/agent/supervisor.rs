@@ -1,0 +1,327 @@
+//! Watches one command from start to end: forwards what it writes, keeps its time, ends it and everything it started,
+//! and says how it ended. When [`run`] returns, no process but PID 1 is left that could be killed.
+
+use super::channel::{Channel, Gone};
+use super::escalation::{Due, Escalation};
+use super::observe::Facts;
+use super::spawn::{self, Terminal};
+use super::{Ended as Over, Failure};
+use crate::frame::{Bytes, Ended, Frame, Manifest, ToAgent};
+use crate::linux::cgroup::Groups;
+use crate::linux::process::{self, Reaped, Status};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long helpers of the command may take to leave after it, before they count as survivors: multiprocessing's
+/// resource tracker ends when its pipe does.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// How long after SIGKILL a process may take to be gone, before it is named as one that can't be killed.
+const REAP: Duration = Duration::from_millis(1000);
+
+/// How long pipes are read when everybody is dead. Only a process that can't be killed keeps one open.
+const DRAIN: Duration = Duration::from_millis(200);
+
+const SURVIVORS: usize = 64;
+
+/// Starts the command and stays with it until nobody is left.
+///
+/// # Errors
+/// Where it could not be started, or the host is gone (everything is killed by then).
+pub fn run(
+    channel: &mut Channel,
+    manifest: &Manifest,
+    facts: &Facts,
+    mut groups: Groups,
+    terminal: Option<Terminal>,
+) -> Result<(), Over> {
+    let children = process::child_signals().map_err(|e| Failure::new("signals", e))?;
+    let started = spawn::start(manifest, facts, &mut groups, terminal)?;
+    channel.send(&Frame::Started { pid: started.pid.cast_unsigned() });
+    let mut watch = Watch::new(manifest, started, children);
+    let watched = watch.follow(channel);
+    // Whatever happened, and however it ended: nobody stays.
+    process::signal_all(libc::SIGKILL);
+    watched?;
+    let mut ended = watch.ended;
+    let (user, system, peak) = process::children_usage();
+    (ended.user_ms, ended.system_ms, ended.peak_bytes) = (millis(user), millis(system), peak);
+    ended.out_of_memory = groups.out_of_memory() > 0;
+    channel.send(&Frame::Exited { ended });
+    Ok(())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// One of the command's two pipes.
+struct Source {
+    stream: u8,
+    pipe: OwnedFd,
+}
+
+struct Watch {
+    start: Instant,
+    main: i32,
+    children: OwnedFd,
+    sources: Vec<Source>,
+    timers: Escalation,
+    timeout_ms: u64,
+    output_bytes: u64,
+    ended: Ended,
+}
+
+impl Watch {
+    fn new(manifest: &Manifest, started: spawn::Started, children: OwnedFd) -> Watch {
+        let timeout = (manifest.timeout_ms > 0).then(|| Duration::from_millis(manifest.timeout_ms));
+        let sources: Vec<Source> = [(1, started.output), (2, started.error)]
+            .into_iter()
+            .filter_map(|(stream, pipe)| Some(Source { stream, pipe: pipe? }))
+            .collect();
+        for source in &sources {
+            // Ours alone: the command's end is another description and stays blocking.
+            let _ = rustix::fs::fcntl_getfl(&source.pipe)
+                .and_then(|flags| rustix::fs::fcntl_setfl(&source.pipe, flags | OFlags::NONBLOCK));
+        }
+        Watch {
+            start: Instant::now(),
+            main: started.pid,
+            children,
+            sources,
+            timers: Escalation::new(timeout, Duration::from_millis(manifest.grace_ms)),
+            timeout_ms: manifest.timeout_ms,
+            output_bytes: manifest.output_bytes,
+            ended: Ended::default(),
+        }
+    }
+
+    fn follow(&mut self, channel: &mut Channel) -> Result<(), Gone> {
+        let mut status = self.until_the_command_ends(channel)?;
+        let now = self.start.elapsed();
+        self.ended.wall_ms = millis(self.timers.running_time(now));
+        self.until_nobody_is_left(channel, &mut status)?;
+        let status = status.unwrap_or(Status { code: 0, signal: libc::SIGKILL });
+        (self.ended.code, self.ended.signal) = (status.code, status.signal);
+        self.drain(channel)
+    }
+
+    /// `None` where it was killed and is still there.
+    fn until_the_command_ends(&mut self, channel: &mut Channel) -> Result<Option<Status>, Gone> {
+        let mut give_up = None;
+        loop {
+            if let Some(status) = self.reap_all().0 {
+                return Ok(Some(status));
+            }
+            let now = self.start.elapsed();
+            match self.timers.due(now) {
+                Some(Due::Terminate) => {
+                    self.ended.timed_out = true;
+                    channel.send(&Frame::Terminating { after_ms: self.timeout_ms });
+                    terminate_all();
+                }
+                Some(Due::Kill) => {
+                    // Without a grace period nothing was sent before; the timeout ran out all the same.
+                    self.ended.timed_out |= !self.ended.cancelled;
+                    self.kill_all(channel);
+                }
+                None => {}
+            }
+            if self.ended.killed {
+                let until = *give_up.get_or_insert(now + REAP);
+                if now >= until {
+                    return Ok(None);
+                }
+                // Forks that were under way when the signal went round are caught by the next one.
+                process::signal_all(libc::SIGKILL);
+                self.turn(channel, Some(Duration::from_millis(20)))?;
+            } else {
+                let wait = self.timers.wait(self.start.elapsed());
+                self.turn(channel, wait)?;
+            }
+        }
+    }
+
+    /// Ends and names what the command left behind.
+    fn until_nobody_is_left(&mut self, channel: &mut Channel, status: &mut Option<Status>) -> Result<(), Gone> {
+        let settled = Instant::now() + SETTLE;
+        while status.is_some() && !self.ended.killed {
+            let (_, nobody) = self.reap_all();
+            let left = settled.saturating_duration_since(Instant::now());
+            if nobody || left.is_zero() {
+                break;
+            }
+            self.turn(channel, Some(left))?;
+        }
+        if !self.ended.killed {
+            self.ended.survivors = living();
+        }
+        let deadline = Instant::now() + REAP;
+        loop {
+            process::signal_all(libc::SIGKILL);
+            let (ended, nobody) = self.reap_all();
+            *status = status.or(ended);
+            if nobody {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                // Stuck in the kernel: named, and left to the end of the pid namespace.
+                self.ended.survivors = living();
+                return Ok(());
+            }
+            self.turn(channel, Some(Duration::from_millis(5)))?;
+        }
+    }
+
+    /// Reads what is still in the pipes.
+    fn drain(&mut self, channel: &mut Channel) -> Result<(), Gone> {
+        let deadline = Instant::now() + DRAIN;
+        while !self.sources.is_empty() && Instant::now() < deadline {
+            let ready: Vec<bool> = vec![true; self.sources.len()];
+            self.read(channel, &ready);
+            channel.write_some()?;
+            if !self.sources.is_empty() {
+                let fds: Vec<BorrowedFd<'_>> = self.sources.iter().map(|s| s.pipe.as_fd()).collect();
+                channel.wait(&fds, Some(Duration::from_millis(10)))?;
+            }
+        }
+        self.sources.clear();
+        Ok(())
+    }
+
+    /// Takes every child that ended: the command's status if it was among them, and whether nobody is left.
+    fn reap_all(&mut self) -> (Option<Status>, bool) {
+        let mut main = None;
+        loop {
+            match process::reap(false) {
+                Reaped::Child(pid, status) if pid == self.main => main = Some(status),
+                Reaped::Child(..) => {}
+                Reaped::Waiting => return (main, false),
+                Reaped::Nobody => return (main, true),
+            }
+        }
+    }
+
+    /// Waits for something to happen, at most `timeout`, and deals with everything but time and children.
+    fn turn(&mut self, channel: &mut Channel, timeout: Option<Duration>) -> Result<(), Gone> {
+        while let Some(request) = channel.receive()? {
+            self.obey(channel, request);
+        }
+        channel.write_some()?;
+        let mut fds = vec![self.children.as_fd()];
+        if !channel.is_full() {
+            fds.extend(self.sources.iter().map(|source| source.pipe.as_fd()));
+        }
+        let ready = channel.wait(&fds, timeout)?;
+        if ready[0] {
+            let mut info = [0; 1024];
+            // Several signals may have become one: the reaping asks for everybody anyway.
+            while matches!(rustix::io::read(&self.children, &mut info), Ok(n) if n > 0) {}
+        }
+        if ready.len() > 1 {
+            self.read(channel, &ready[1..]);
+        }
+        channel.write_some()
+    }
+
+    fn obey(&mut self, channel: &mut Channel, request: ToAgent) {
+        let now = self.start.elapsed();
+        match request {
+            ToAgent::Pause {} => {
+                if self.timers.pause(now) {
+                    process::signal_all(libc::SIGSTOP);
+                    channel.send(&Frame::Paused { paused: true });
+                }
+            }
+            ToAgent::Resume {} => {
+                if self.timers.resume(now) {
+                    process::signal_all(libc::SIGCONT);
+                    channel.send(&Frame::Paused { paused: false });
+                }
+            }
+            ToAgent::Cancel {} => {
+                if self.timers.cancel(now) {
+                    self.ended.cancelled = true;
+                    terminate_all();
+                }
+            }
+            ToAgent::Kill {} => {
+                self.ended.cancelled = true;
+                if self.timers.kill(now) {
+                    self.kill_all(channel);
+                }
+            }
+            ToAgent::Ping { token } => channel.send(&Frame::Pong { token }),
+            ToAgent::Manifest { .. } | ToAgent::Ack {} | ToAgent::Bye {} => {}
+        }
+    }
+
+    fn kill_all(&mut self, channel: &mut Channel) {
+        self.ended.killed = true;
+        process::signal_all(libc::SIGKILL);
+        channel.send(&Frame::Killing {});
+    }
+
+    /// Reads each ready pipe once, so that neither a flood on one nor one at all keeps the timers waiting.
+    fn read(&mut self, channel: &mut Channel, ready: &[bool]) {
+        let mut bytes = [0; 64 * 1024];
+        let mut index = 0;
+        let (ended, output_bytes) = (&mut self.ended, self.output_bytes);
+        self.sources.retain(|source| {
+            let is_ready = ready.get(index).copied().unwrap_or(false);
+            index += 1;
+            if !is_ready {
+                return true;
+            }
+            match rustix::io::read(&source.pipe, &mut bytes) {
+                Ok(0) => false,
+                Ok(n) => {
+                    let room = if output_bytes == 0 { u64::MAX } else { output_bytes };
+                    let passed = ended.output_total - ended.output_dropped;
+                    let pass = usize::try_from(room.saturating_sub(passed)).unwrap_or(usize::MAX).min(n);
+                    ended.output_total += n as u64;
+                    ended.output_dropped += (n - pass) as u64;
+                    if pass > 0 {
+                        channel.send(&Frame::Output { stream: source.stream, bytes: Bytes(bytes[..pass].to_vec()) });
+                    }
+                    true
+                }
+                Err(Errno::AGAIN | Errno::INTR) => true,
+                Err(_) => false,
+            }
+        });
+    }
+}
+
+/// SIGTERM to everybody, and SIGCONT, without which a stopped process would not hear it.
+fn terminate_all() {
+    process::signal_all(libc::SIGTERM);
+    process::signal_all(libc::SIGCONT);
+}
+
+/// Who is there beside PID 1: `pid command line`. Zombies do not count: they are nobody's.
+fn living() -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let mut pids: Vec<u32> =
+        entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).filter(|pid| *pid != 1).collect();
+    pids.sort_unstable();
+    pids.into_iter().filter_map(describe).take(SURVIVORS).collect()
+}
+
+fn describe(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (head, tail) = stat.rsplit_once(')')?;
+    if tail.trim_start().starts_with(['Z', 'X']) {
+        return None;
+    }
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&line);
+    let words: Vec<&str> = line.split('\0').filter(|word| !word.is_empty()).collect();
+    let text = if words.is_empty() { head.split_once('(')?.1.to_owned() } else { words.join(" ") };
+    // The step chose these words: nothing of them may move a terminal's cursor, and there is an end to them.
+    let text: String = text.chars().take(200).flat_map(char::escape_debug).collect();
+    Some(format!("{pid} {text}"))
+}

@@ -1,0 +1,218 @@
+//! Raises the walls of a namespaces cell around what becomes PID 1.
+//!
+//! Two processes: the starter stays outside, owns the control groups, and cleans up when PID 1 is gone; PID 1 builds the
+//! root, gives up every right, and serves. Both orders end the same, with a kernel uid that is nobody's and no
+//! capability over anything:
+//!
+//! - for an ordinary user, the user namespace comes first (it gives the right to make the others) and maps the caller;
+//! - for root, the other namespaces are made with root's rights, so that directories only root can reach (an interpreter
+//!   below `/root`) can be bound, and the user namespace comes last: it owns none of the others, so not even its own
+//!   capabilities reach them. It maps [`ids::UNPRIVILEGED`]: a root that only drops capabilities still reads
+//!   `/etc/shadow`, because the file is its own.
+
+use super::observe::Facts;
+use super::spawn::Terminal;
+use super::{Failure, refuse, root, serve};
+use crate::code::ExitCode;
+use crate::frame::{Decoder, Spec, ToHelper};
+use crate::linux::cgroup::Groups;
+use crate::linux::process::{Fork, Reaped};
+use crate::linux::{ids, namespaces, process, seccomp};
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::UnshareFlags;
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// What PID 1 finds when the walls stand.
+#[derive(Default)]
+pub struct Behind {
+    /// What was built, for the observer.
+    pub facts: Facts,
+    /// Control groups for the command.
+    pub groups: Groups,
+    /// Ends when the starter does.
+    pub starter_lives: Option<OwnedFd>,
+    /// The caller's terminal, where asked for.
+    pub terminal: Option<Terminal>,
+    /// Only say what was observed.
+    pub probe: bool,
+}
+
+/// Reads the spec, raises the walls, and runs PID 1 to its end.
+pub fn raise() -> ExitCode {
+    let spec = match read_spec() {
+        Ok(spec) => spec,
+        Err(failure) => return refuse(failure),
+    };
+    let scratch = PathBuf::from(OsStr::from_bytes(&spec.scratch.0));
+    let mut groups = Groups::create(spec.memory_bytes, spec.pids);
+    let owner = ids::step_owner();
+    let code = match start(&spec, &scratch, owner, &mut groups) {
+        Ok(Side::Inside(behind)) => {
+            let behind = Behind { groups, ..*behind };
+            return serve(behind);
+        }
+        Ok(Side::InsideFailed(failure)) => return refuse(failure),
+        Ok(Side::Outside(code)) => code,
+        Err(failure) => refuse(failure),
+    };
+    groups.remove();
+    root::clear_scratch(&scratch);
+    code
+}
+
+enum Side {
+    /// We are PID 1, behind the walls.
+    Inside(Box<Behind>),
+    /// We are PID 1 and could not build them.
+    InsideFailed(Failure),
+    /// We are the starter, and PID 1 is gone.
+    Outside(ExitCode),
+}
+
+/// Takes exactly one frame from standard input; what follows is for PID 1.
+fn read_spec() -> Result<Spec, Failure> {
+    let fail = |e: &dyn std::fmt::Display| Failure::new("spec", e);
+    let mut input =
+        std::fs::File::from(rustix::io::dup(std::os::fd::AsFd::as_fd(&std::io::stdin())).map_err(|e| fail(&e))?);
+    let mut head = [0; 4];
+    input.read_exact(&mut head).map_err(|e| fail(&e))?;
+    let length = u32::from_le_bytes(head) as usize;
+    if length > crate::frame::MAX_FRAME {
+        return Err(fail(&crate::frame::FrameError::Length(length)));
+    }
+    let mut body = vec![0; length];
+    input.read_exact(&mut body).map_err(|e| fail(&e))?;
+    let mut decoder = Decoder::default();
+    decoder.push(&head);
+    decoder.push(&body);
+    match decoder.next::<ToHelper>() {
+        Ok(Some((ToHelper::Raise { spec }, _))) => Ok(spec),
+        Ok(None) => Err(fail(&"no spec")),
+        Err(e) => Err(fail(&e)),
+    }
+}
+
+fn start(
+    spec: &Spec,
+    scratch: &std::path::Path,
+    owner: Option<(u32, u32)>,
+    groups: &mut Groups,
+) -> Result<Side, Failure> {
+    root::make_scratch(scratch, owner)?;
+    let terminal = if spec.terminal { Some(Terminal::of_parent()?) } else { None };
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    if owner.is_none() {
+        namespaces::unshare(UnshareFlags::NEWUSER).map_err(|e| Failure::new("user namespace", e))?;
+        namespaces::map_ids("self", ids::INNER, uid, gid, true).map_err(|e| Failure::new("user namespace", e))?;
+    }
+    namespaces::unshare(UnshareFlags::NEWPID).map_err(|e| Failure::new("pid namespace", e))?;
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| Failure::new("pipe", e));
+    // PID 1 sees the end of this one when the starter is gone.
+    let (starter_lives, life) = pipe()?;
+    let (asked, ask) = pipe()?;
+    let (mapped, map) = pipe()?;
+    match process::fork().map_err(|e| Failure::new("pid namespace", e))? {
+        Fork::Child => {
+            drop((life, asked, map));
+            let built = build(spec, scratch, owner, &ask, &mapped, groups);
+            Ok(match built {
+                Ok(facts) => Side::Inside(Box::new(Behind {
+                    facts,
+                    groups: Groups::default(),
+                    starter_lives: Some(starter_lives),
+                    terminal,
+                    probe: spec.probe,
+                })),
+                Err(failure) => Side::InsideFailed(failure),
+            })
+        }
+        Fork::Parent(pid) => {
+            drop((starter_lives, ask, mapped, terminal));
+            // The stream is PID 1's alone; were it open here too, its end would not be seen.
+            close_stdio();
+            if let Some((uid, gid)) = owner {
+                let mut byte = [0];
+                if matches!(rustix::io::read(&asked, &mut byte), Ok(1)) {
+                    // On failure nothing is answered, and PID 1 reports that it was not mapped.
+                    if namespaces::map_ids(&pid.to_string(), ids::INNER, uid, gid, false).is_ok() {
+                        let _ = rustix::io::write(&map, b"m");
+                    }
+                }
+            }
+            drop((asked, map));
+            let mut code = ExitCode::INFRASTRUCTURE;
+            while let Reaped::Child(ended, status) = process::reap(true) {
+                if ended == pid && status.signal == 0 {
+                    code = ExitCode(status.code as u16);
+                }
+            }
+            drop(life);
+            Ok(Side::Outside(code))
+        }
+    }
+}
+
+/// Everything PID 1 does before it serves. The order matters: what needs rights comes first, and the filter last.
+fn build(
+    spec: &Spec,
+    scratch: &std::path::Path,
+    owner: Option<(u32, u32)>,
+    ask: &OwnedFd,
+    mapped: &OwnedFd,
+    groups: &mut Groups,
+) -> Result<Facts, Failure> {
+    let fail = |stage: &'static str| move |e: crate::linux::CallError| Failure::new(stage, e);
+    namespaces::unshare(
+        UnshareFlags::NEWNS
+            | UnshareFlags::NEWNET
+            | UnshareFlags::NEWIPC
+            | UnshareFlags::NEWUTS
+            | UnshareFlags::NEWCGROUP,
+    )
+    .map_err(fail("namespaces"))?;
+    namespaces::loopback_up().map_err(fail("network namespace"))?;
+    rustix::system::sethostname(b"ft").map_err(|e| Failure::new("uts namespace", e))?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let tree = root::build(spec, scratch)?;
+    if owner.is_some() {
+        rustix::thread::set_thread_groups(&[]).map_err(|e| Failure::new("groups", e))?;
+        namespaces::unshare(UnshareFlags::NEWUSER).map_err(fail("user namespace"))?;
+        rustix::io::write(ask, b"a").map_err(|e| Failure::new("user namespace", e))?;
+        let mut byte = [0];
+        if !matches!(rustix::io::read(mapped, &mut byte), Ok(1)) {
+            return Err(Failure::new("user namespace", "the starter could not write the id maps"));
+        }
+    }
+    let (uid, gid) = (rustix::fs::Uid::from_raw(ids::INNER), rustix::fs::Gid::from_raw(ids::INNER));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|e| Failure::new("ids", e))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|e| Failure::new("ids", e))?;
+    process::drop_privileges().map_err(fail("capabilities"))?;
+    // After the ids: a change of ids makes a process dumpable or not by rules of its own.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|e| Failure::new("dumpable", e))?;
+    seccomp::install().map_err(fail("seccomp"))?;
+    let spec_limits = (spec.memory_bytes, spec.pids);
+    Ok(Facts {
+        raised: true,
+        tree,
+        memory: groups.memory,
+        pids: groups.pids,
+        memory_bytes: spec_limits.0,
+        pids_max: spec_limits.1,
+        disk_bytes: spec.disk_bytes,
+        cpus: spec.cpus,
+        mapped_from_root: owner.is_some(),
+    })
+}
+
+/// Replaces the three standard descriptors by `/dev/null`.
+fn close_stdio() {
+    let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else { return };
+    for number in 0..3 {
+        let _ = process::put_descriptor(std::os::fd::AsFd::as_fd(&null), number);
+    }
+}

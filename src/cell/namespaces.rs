@@ -1,0 +1,371 @@
+//! The cell of venv mode: our own helper raises user, mount, pid, net, ipc and uts namespaces and becomes PID 1 in them.
+//!
+//! This side only describes the walls in wire form and starts the helper, a static program that travels inside this one.
+
+use super::{Cell, CellError, Handle, Live, Walls};
+use crate::frame::Observed;
+use crate::lock::CellKind;
+use crate::step::Network;
+
+/// The helper and agent, a static program; empty where the host is not Linux.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "cells are Linux"))]
+pub static AGENT: &[u8] = include_bytes!(env!("FT_AGENT"));
+
+/// Cells made of namespaces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    /// Hand the caller's own terminal in, for a manifest with `passthrough`.
+    pub terminal: bool,
+}
+
+/// Whether this machine lets this user raise such cells: found by raising one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Why not; `None` where it works.
+    pub unavailable: Option<Unavailable>,
+    /// The walls as seen from inside the trial cell.
+    pub observed: Vec<Observed>,
+}
+
+/// Why namespaces cells can't be raised.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// Not Linux.
+    #[error("cells need Linux")]
+    NotLinux,
+    /// Ubuntu 23.10 and later: AppArmor gives unprivileged user namespaces no rights.
+    #[error("AppArmor restricts unprivileged user namespaces ({0})")]
+    AppArmor(String),
+    /// A sysctl forbids user namespaces.
+    #[error("this system forbids user namespaces: {sysctl} is 0 ({message})")]
+    Sysctl {
+        /// Which one.
+        sysctl: &'static str,
+        /// What the kernel said.
+        message: String,
+    },
+    /// Inside a container whose engine forbids new namespaces.
+    #[error("this container may not make namespaces ({0})")]
+    Container(String),
+    /// The kernel lacks a call.
+    #[error("this kernel is too old, Linux 5.12 is needed ({0})")]
+    Kernel(String),
+    /// Something else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Unavailable {
+    /// What to do about it.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Unavailable::NotLinux => "use container mode (`ft run --container`)",
+            Unavailable::AppArmor(_) => {
+                "allow it for this program with an AppArmor profile that has `userns,`, or for all with \
+                 `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
+            }
+            Unavailable::Sysctl { sysctl: "kernel.unprivileged_userns_clone", .. } => {
+                "`sudo sysctl kernel.unprivileged_userns_clone=1`"
+            }
+            Unavailable::Sysctl { .. } => "`sudo sysctl user.max_user_namespaces=16384`",
+            Unavailable::Container(_) => {
+                "run on the host, or start the container with `--security-opt seccomp=unconfined --security-opt \
+                 systempaths=unconfined` and, where AppArmor is on, `--security-opt apparmor=unconfined`"
+            }
+            Unavailable::Kernel(_) => "use container mode, or a newer kernel",
+            Unavailable::Other(_) => "use container mode, or a cell of kind `here`",
+        }
+    }
+}
+
+impl Namespaces {
+    /// What is asked for and can't be had in this kind of cell.
+    fn unsupported(walls: &Walls) -> Option<CellError> {
+        let what = match &walls.network {
+            Network::Loopback => return None,
+            Network::Allow(hosts) => format!("a network with allowed hosts ({})", hosts.join(", ")),
+            Network::Open => "an open network".to_owned(),
+        };
+        Some(CellError::Unsupported { kind: "namespaces", what })
+    }
+}
+
+impl Cell for Namespaces {
+    fn kind(&self) -> CellKind {
+        CellKind::Namespaces
+    }
+
+    async fn launch(&self, walls: &Walls) -> Result<Live, CellError> {
+        match Self::unsupported(walls) {
+            Some(error) => Err(error),
+            None => start::launch(walls, self.terminal).await,
+        }
+    }
+}
+
+/// Tries to raise a cell with nothing in it.
+#[must_use]
+pub fn probe() -> Probe {
+    start::probe()
+}
+
+#[cfg(not(target_os = "linux"))]
+mod start {
+    use super::{CellError, Handle, Live, Probe, Unavailable, Walls};
+
+    pub(super) async fn launch(_: &Walls, _: bool) -> Result<Live, CellError> {
+        let _: Option<Box<dyn Handle>> = None;
+        Err(CellError::Unsupported { kind: "namespaces", what: "Linux".to_owned() })
+    }
+
+    pub(super) fn probe() -> Probe {
+        Probe { unavailable: Some(Unavailable::NotLinux), observed: Vec::new() }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod start {
+    use super::{AGENT, CellError, Handle, Live, Probe, Unavailable, Walls};
+    use crate::cell::{Conversation, Work};
+    use crate::frame::{BoundPath, Bytes, Decoder, Frame, Payload, Spec, ToAgent, ToHelper};
+    use rustix::fs::{MemfdFlags, SealFlags};
+    use std::fs::{self, File};
+    use std::future::Future;
+    use std::io::{self, Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::path::{Path, PathBuf};
+    use std::pin::Pin;
+    use std::process::Stdio;
+    use std::sync::OnceLock;
+    use tokio::io::AsyncWriteExt;
+
+    /// The agent in memory, executable by descriptor, the same for every cell of this process. `None` where this system
+    /// does not execute memory files.
+    fn in_memory() -> Option<&'static File> {
+        static MEMORY: OnceLock<Option<File>> = OnceLock::new();
+        MEMORY.get_or_init(|| memory_file().ok()).as_ref()
+    }
+
+    fn memory_file() -> io::Result<File> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        // MFD_EXEC is unknown before Linux 6.3, where every memory file may be executed.
+        let fd = rustix::fs::memfd_create("ft-agent", flags | MemfdFlags::EXEC)
+            .or_else(|_| rustix::fs::memfd_create("ft-agent", flags))?;
+        let mut file = File::from(fd);
+        file.write_all(AGENT)?;
+        // Sealed: a step that got hold of the running program could not change the next one's.
+        rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+        Ok(file)
+    }
+
+    /// Calls `start` with the path of an executable agent.
+    fn with_agent<T>(scratch: &Path, start: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+        if AGENT.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no agent in it"));
+        }
+        if let Some(file) = in_memory() {
+            let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            match start(&path) {
+                Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => {}
+                other => return other,
+            }
+        }
+        let path = scratch.join("ft-agent");
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o700).open(&path)?;
+        file.write_all(AGENT)?;
+        drop(file);
+        start(&path)
+    }
+
+    pub(super) async fn launch(walls: &Walls, terminal: bool) -> Result<Live, CellError> {
+        let what = |what: &str| {
+            let what = what.to_owned();
+            move |source: io::Error| CellError::Launch { what, source }
+        };
+        let spec = spec(walls, terminal);
+        let mut child = with_agent(&walls.scratch, |path| {
+            tokio::process::Command::new(path)
+                .arg0("ft-agent")
+                .arg("--walls")
+                .env_clear()
+                .current_dir("/")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                // A signal to the caller's group (Ctrl-C) is the runner's to deal with, not the starter's. On a
+                // terminal that is handed in, the group must stay the one in the foreground.
+                .process_group(if terminal { rustix::process::getpgrp().as_raw_nonzero().get() } else { 0 })
+                .kill_on_drop(true)
+                .spawn()
+        })
+        .map_err(what("start the agent"))?;
+        let (Some(mut to), Some(from), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(what("take the agent's pipes")(io::ErrorKind::BrokenPipe.into()));
+        };
+        let raise = ToHelper::Raise { spec }.encode();
+        // A helper that died says why on its other streams; this is not the place to find out.
+        let _ = to.write_all(&raise).await;
+        Ok(Live {
+            to: Box::new(to),
+            from: Box::new(from),
+            errors: Some(Box::new(errors)),
+            handle: Box::new(Helper(child)),
+        })
+    }
+
+    fn spec(walls: &Walls, terminal: bool) -> Spec {
+        let bytes = |path: &Path| Bytes(path.as_os_str().as_bytes().to_vec());
+        let limits = &walls.limits;
+        Spec {
+            scratch: bytes(&walls.scratch),
+            lowers: match &walls.work {
+                Work::Empty => Vec::new(),
+                Work::View(layers) => layers.iter().map(|layer| bytes(layer)).collect(),
+            },
+            mounts: walls
+                .mounts
+                .iter()
+                .map(|m| BoundPath { host: bytes(&m.host), cell: m.cell.clone(), writable: m.writable })
+                .collect(),
+            own_paths: walls.interpreter.iter().map(|path| bytes(path)).collect(),
+            memory_bytes: limits.memory_bytes.unwrap_or(0),
+            pids: limits.pids.unwrap_or(0),
+            disk_bytes: limits.disk_bytes.unwrap_or(0),
+            cpus: limits.cpus.unwrap_or(0),
+            terminal,
+            probe: false,
+        }
+    }
+
+    /// The starter, outside of the walls. When it dies, PID 1 does; when PID 1 dies, everything in the cell does.
+    struct Helper(tokio::process::Child);
+
+    impl Handle for Helper {
+        fn kill(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            Box::pin(async {
+                let _ = self.0.start_kill();
+            })
+        }
+
+        fn wait(&mut self) -> Pin<Box<dyn Future<Output = io::Result<String>> + Send + '_>> {
+            Box::pin(async { Ok(self.0.wait().await?.to_string()) })
+        }
+    }
+
+    pub(super) fn probe() -> Probe {
+        match try_one() {
+            Ok(probe) => probe,
+            Err(e) => Probe { unavailable: Some(Unavailable::Other(e.to_string())), observed: Vec::new() },
+        }
+    }
+
+    fn try_one() -> Result<Probe, Box<dyn std::error::Error>> {
+        let scratch = tempfile::tempdir()?;
+        let spec = Spec {
+            scratch: Bytes(scratch.path().as_os_str().as_bytes().to_vec()),
+            probe: true,
+            // So that the trial says what a limit would be enforced by.
+            memory_bytes: 1 << 30,
+            pids: 64,
+            ..Spec::default()
+        };
+        let mut child = with_agent(scratch.path(), |path| {
+            std::process::Command::new(path)
+                .arg("--walls")
+                .env_clear()
+                .current_dir("/")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+        })?;
+        let (Some(mut to), Some(mut from)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err("the agent has no pipes".into());
+        };
+        to.write_all(&ToHelper::Raise { spec }.encode())?;
+        let heard = listen(&mut from, &mut to);
+        drop(to);
+        let status = child.wait()?;
+        heard.map_err(|e| format!("{e}; {status}").into())
+    }
+
+    fn listen(from: &mut impl Read, to: &mut impl Write) -> Result<Probe, Box<dyn std::error::Error>> {
+        let (mut decoder, mut conversation) = (Decoder::default(), Conversation::default());
+        let mut bytes = [0; 8192];
+        let mut probe = Probe { unavailable: None, observed: Vec::new() };
+        loop {
+            while let Some((frame, raw)) = decoder.next::<Frame>()? {
+                // A trial cell ends after `ready`, which no conversation about a command does.
+                if let Frame::End { .. } = frame {
+                    to.write_all(&ToAgent::Bye {}.encode())?;
+                    return Ok(probe);
+                }
+                conversation.accept(&frame, raw)?;
+                match frame {
+                    Frame::Ready { observed } => probe.observed = observed,
+                    Frame::Broken { stage, message } => {
+                        probe.unavailable = Some(explain(&format!("{stage}: {message}"), &sysctl));
+                    }
+                    _ => {}
+                }
+            }
+            match from.read(&mut bytes)? {
+                0 => return Err("the agent's stream was cut".into()),
+                n => decoder.push(&bytes[..n]),
+            }
+        }
+    }
+
+    fn sysctl(name: &str) -> Option<String> {
+        fs::read_to_string(Path::new("/proc/sys").join(name.replace('.', "/"))).ok().map(|text| text.trim().to_owned())
+    }
+
+    /// What a failure means on this system. The trial decided that it fails; this only looks for the reason.
+    fn explain(message: &str, sysctl: &dyn Fn(&str) -> Option<String>) -> Unavailable {
+        let message = message.to_owned();
+        let is = |name: &str, value: &str| sysctl(name).as_deref() == Some(value);
+        if message.contains("mount_setattr") && message.contains("os error 38") {
+            return Unavailable::Kernel(message);
+        }
+        if is("kernel.unprivileged_userns_clone", "0") {
+            return Unavailable::Sysctl { sysctl: "kernel.unprivileged_userns_clone", message };
+        }
+        if is("user.max_user_namespaces", "0") {
+            return Unavailable::Sysctl { sysctl: "user.max_user_namespaces", message };
+        }
+        if is("kernel.apparmor_restrict_unprivileged_userns", "1") {
+            return Unavailable::AppArmor(message);
+        }
+        let contained = ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists());
+        if contained { Unavailable::Container(message) } else { Unavailable::Other(message) }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_failed_trial_is_explained_by_what_this_system_says_of_itself() {
+            let ubuntu = |name: &str| (name == "kernel.apparmor_restrict_unprivileged_userns").then(|| "1".to_owned());
+            assert!(matches!(explain("user namespace: EPERM", &ubuntu), Unavailable::AppArmor(_)));
+            let debian = |name: &str| (name == "kernel.unprivileged_userns_clone").then(|| "0".to_owned());
+            let found = explain("user namespace: EPERM", &debian);
+            assert!(found.fix().contains("unprivileged_userns_clone=1"));
+            let old = explain("root: mount_setattr /: Function not implemented (os error 38)", &|_| None);
+            assert!(matches!(old, Unavailable::Kernel(_)));
+        }
+
+        #[test]
+        fn a_cell_can_be_raised_here_and_its_walls_hold() {
+            let probe = probe();
+            assert_eq!(probe.unavailable, None);
+            for wall in ["network", "pid", "user", "capabilities", "no_new_privs", "seccomp", "mounts"] {
+                assert!(probe.observed.iter().any(|o| o.wall == wall && o.enforced), "{wall}: {:?}", probe.observed);
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Control groups: where memory and processes of a whole cell can be limited, which no rlimit can.
+//!
+//! Both generations. A group is named `ft-cell-PID-START` after the helper that made it, so that a later [`sweep`] can
+//! tell what a killed run left from what is in use.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+const MOUNTED: &str = "/sys/fs/cgroup";
+const PREFIX: &str = "ft-cell-";
+
+/// The groups of one cell. Removed by [`Groups::remove`], after all processes in it are gone.
+#[derive(Debug, Default)]
+pub struct Groups {
+    directories: Vec<PathBuf>,
+    members: Vec<File>,
+    memory_events: Option<File>,
+    /// What limits memory, in words.
+    pub memory: Option<&'static str>,
+    /// What limits processes, in words.
+    pub pids: Option<&'static str>,
+}
+
+impl Groups {
+    /// Makes the groups for these limits (0 means none), as far as this machine lets us. What could not be limited has
+    /// `None` in its field; that is no error here.
+    #[must_use]
+    pub fn create(memory_bytes: u64, pids: u64) -> Groups {
+        let mut groups = Groups::default();
+        if memory_bytes == 0 && pids == 0 {
+            return groups;
+        }
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let name = format!("{PREFIX}{}-{}", std::process::id(), started(std::process::id()).unwrap_or(0));
+        if Path::new(MOUNTED).join("cgroup.controllers").exists() {
+            groups.create_unified(&own, &name, memory_bytes, pids);
+        } else {
+            groups.create_separate(&own, &name, memory_bytes, pids);
+        }
+        groups
+    }
+
+    /// cgroups(7), version 2: one tree. Processes may only live in leaves, so the new group stands beside ours or
+    /// beside one of its parents: the nearest one that already hands both controllers down.
+    fn create_unified(&mut self, own: &str, name: &str, memory_bytes: u64, pids: u64) {
+        let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::/")) else { return };
+        let at = Path::new(MOUNTED).join(path);
+        for parent in at.ancestors().take_while(|p| p.starts_with(MOUNTED)) {
+            let control = fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
+            let has = |controller: &str| control.split_ascii_whitespace().any(|c| c == controller);
+            if !has("memory") || !has("pids") {
+                continue;
+            }
+            let directory = parent.join(name);
+            if fs::create_dir(&directory).is_err() {
+                continue;
+            }
+            self.directories.push(directory.clone());
+            let Ok(members) = File::options().write(true).open(directory.join("cgroup.procs")) else { continue };
+            self.members.push(members);
+            if memory_bytes > 0 && put(&directory, "memory.max", memory_bytes).is_ok() {
+                // Absent without swap accounting; then there is no swap to flee into either.
+                let _ = put(&directory, "memory.swap.max", 0);
+                let _ = put(&directory, "memory.oom.group", 0);
+                self.memory_events = File::open(directory.join("memory.events")).ok();
+                self.memory = Some("cgroup v2 memory.max");
+            }
+            if pids > 0 && put(&directory, "pids.max", pids).is_ok() {
+                self.pids = Some("cgroup v2 pids.max");
+            }
+            return;
+        }
+    }
+
+    /// cgroups(7), version 1: one tree for each controller.
+    fn create_separate(&mut self, own: &str, name: &str, memory_bytes: u64, pids: u64) {
+        if memory_bytes > 0
+            && let Some(directory) = self.join_separate(own, "memory", name)
+            && put(&directory, "memory.limit_in_bytes", memory_bytes).is_ok()
+        {
+            let _ = put(&directory, "memory.memsw.limit_in_bytes", memory_bytes);
+            self.memory_events = File::open(directory.join("memory.oom_control")).ok();
+            self.memory = Some("cgroup v1 memory.limit_in_bytes");
+        }
+        if pids > 0
+            && let Some(directory) = self.join_separate(own, "pids", name)
+            && put(&directory, "pids.max", pids).is_ok()
+        {
+            self.pids = Some("cgroup v1 pids.max");
+        }
+    }
+
+    fn join_separate(&mut self, own: &str, controller: &str, name: &str) -> Option<PathBuf> {
+        let path = own.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            fields.next()?.split(',').any(|c| c == controller).then(|| fields.next())?
+        })?;
+        let directory = Path::new(MOUNTED).join(controller).join(path.trim_start_matches('/')).join(name);
+        fs::create_dir(&directory).ok()?;
+        self.directories.push(directory.clone());
+        self.members.push(File::options().write(true).open(directory.join("cgroup.procs")).ok()?);
+        Some(directory)
+    }
+
+    /// Moves this process into the groups. It may stand behind any wall by then: the files were opened before, and the
+    /// kernel asks for the rights of who opened them.
+    ///
+    /// # Errors
+    /// ENODEV where somebody removed the group.
+    pub fn join(&mut self) -> io::Result<()> {
+        self.members.iter_mut().try_for_each(|file| file.write_all(b"0"))
+    }
+
+    /// How many processes of the groups the kernel ended for want of memory.
+    #[must_use]
+    pub fn out_of_memory(&mut self) -> u64 {
+        let Some(file) = &mut self.memory_events else { return 0 };
+        let mut text = String::new();
+        if file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut text)).is_err() {
+            return 0;
+        }
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// Removes the groups. Processes that were just killed leave theirs a moment later, so this tries for a while.
+    pub fn remove(&mut self) {
+        self.members.clear();
+        self.memory_events = None;
+        for directory in self.directories.drain(..) {
+            for _ in 0..50 {
+                match fs::remove_dir(&directory) {
+                    Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                        std::thread::sleep(std::time::Duration::from_millis(10));
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+fn put(directory: &Path, file: &str, value: u64) -> io::Result<()> {
+    fs::write(directory.join(file), value.to_string())
+}
+
+/// When a process started, in clock ticks since boot: with its number, a name that no other process ever has.
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the command in parentheses and may hold anything; the start is field 22, proc_pid_stat(5).
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Removes the groups that killed runs left, below the places where this process could have made them. Returns how many.
+pub fn sweep() -> usize {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut removed = 0;
+    for line in own.lines() {
+        let Some((controllers, path)) =
+            line.splitn(3, ':').skip(1).collect::<Vec<_>>().try_into().ok().map(|[c, p]: [&str; 2]| (c, p))
+        else {
+            continue;
+        };
+        let root = controllers
+            .split(',')
+            .next()
+            .filter(|c| !c.is_empty())
+            .map_or_else(|| PathBuf::from(MOUNTED), |c| Path::new(MOUNTED).join(c));
+        let at = root.join(path.trim_start_matches('/'));
+        for place in at.ancestors().take_while(|p| p.starts_with(&root)) {
+            removed += sweep_place(place);
+        }
+    }
+    removed
+}
+
+fn sweep_place(place: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(place) else { return 0 };
+    let dead = |name: &str| {
+        let (pid, start) = name.strip_prefix(PREFIX)?.split_once('-')?;
+        Some(started(pid.parse().ok()?) != start.parse().ok())
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_name().to_str().and_then(dead) == Some(true))
+        .filter(|entry| fs::remove_dir(entry.path()).is_ok())
+        .count()
+}

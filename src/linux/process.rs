@@ -1,0 +1,254 @@
+//! Processes: forking, replacing, ending, reaping, and what they may use.
+
+use super::{CallError, Named, check};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// The two sides of a fork.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    /// We are the new process.
+    Child,
+    /// We are the old one; the process id of the new one.
+    Parent(i32),
+}
+
+/// Forks this process, which must have one thread only: the child may then do anything.
+///
+/// # Errors
+/// EAGAIN and ENOMEM over a limit.
+///
+/// # Panics
+/// Where the process has more than one thread.
+pub fn fork() -> io::Result<Fork> {
+    debug_assert_eq!(
+        std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count),
+        1,
+        "fork from a threaded process"
+    );
+    // SAFETY: no other thread exists, so no lock of the allocator or of anybody else can be held in the child.
+    match check(unsafe { libc::fork() })? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid)),
+    }
+}
+
+/// Ends this process at once: no destructors, no flushing. For forked children, whose buffers are the parent's.
+pub fn leave(status: i32) -> ! {
+    // SAFETY: has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// Sends a signal to every process of this pid namespace but PID 1 itself, kill(2) with -1. Only PID 1 may call it:
+/// outside of a pid namespace it would hit everything of the user.
+///
+/// Returns whether there was anybody.
+pub fn signal_all(signal: i32) -> bool {
+    if std::process::id() != 1 {
+        return false;
+    }
+    // SAFETY: has no memory preconditions.
+    check(unsafe { libc::kill(-1, signal) }).is_ok()
+}
+
+/// Sends a signal to one process. A process that is gone already is no error.
+pub fn signal(pid: i32, signal: i32) {
+    // SAFETY: has no memory preconditions.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Status {
+    /// Its exit status; 0 where a signal ended it.
+    pub code: i32,
+    /// The signal that ended it; 0 where it exited.
+    pub signal: i32,
+}
+
+/// One step of reaping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaped {
+    /// A child that ended.
+    Child(i32, Status),
+    /// Children, but none that ended.
+    Waiting,
+    /// No child at all.
+    Nobody,
+}
+
+/// Takes one child that ended, waitpid(2). With `block`, waits for one.
+pub fn reap(block: bool) -> Reaped {
+    loop {
+        let mut status = 0;
+        // SAFETY: the status outlives the call.
+        match unsafe { libc::waitpid(-1, &raw mut status, if block { 0 } else { libc::WNOHANG }) } {
+            0 => return Reaped::Waiting,
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            -1 => return Reaped::Nobody,
+            pid if libc::WIFEXITED(status) => {
+                return Reaped::Child(pid, Status { code: libc::WEXITSTATUS(status), signal: 0 });
+            }
+            pid if libc::WIFSIGNALED(status) => {
+                return Reaped::Child(pid, Status { code: 0, signal: libc::WTERMSIG(status) });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What all reaped children used, getrusage(2): user time, system time, largest resident set of one of them in bytes.
+#[must_use]
+pub fn children_usage() -> (Duration, Duration, u64) {
+    // SAFETY: rusage is plain data for which all zeroes is a value; the kernel fills it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    let time = |t: libc::timeval| {
+        Duration::from_secs(u64::try_from(t.tv_sec).unwrap_or(0))
+            + Duration::from_micros(u64::try_from(t.tv_usec).unwrap_or(0))
+    };
+    (time(usage.ru_utime), time(usage.ru_stime), u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024)
+}
+
+/// Blocks SIGCHLD in this process and gives a descriptor that is readable when one came, signalfd(2). PID 1 blocks
+/// nothing else: every other signal from inside is dropped by the kernel because it has no handler there.
+///
+/// # Errors
+/// EMFILE and ENOMEM.
+pub fn child_signals() -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by sigemptyset before use, and outlives both calls; the descriptor is new and ours.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()))?;
+        Ok(OwnedFd::from_raw_fd(check(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?))
+    }
+}
+
+/// Gives a child the signals of a fresh process: nothing blocked, nothing ignored (Rust ignores SIGPIPE, which a shell
+/// pipeline in the step would inherit).
+pub fn reset_signals() {
+    // SAFETY: plain calls on an initialised set; SIG_DFL is a valid disposition, refusals (SIGKILL, SIGSTOP) are fine.
+    unsafe {
+        for signal in 1..=libc::SIGRTMAX() {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Makes `fd` the descriptor `number`, without close-on-exec. For a child before exec.
+///
+/// # Errors
+/// EMFILE over the descriptor limit.
+pub fn put_descriptor(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    if fd.as_raw_fd() == number {
+        // SAFETY: changes a flag of one descriptor.
+        check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) })?;
+    } else {
+        // SAFETY: the callers replace only 0 to 2, in a process that owns nothing there.
+        check(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
+    }
+    Ok(())
+}
+
+/// Marks every descriptor from 3 on close-on-exec, close_range(2), so that nothing is inherited that was forgotten.
+/// An outer seccomp filter that does not know the call gets the slow way over `/proc/self/fd`.
+pub fn close_on_exec_from_three() {
+    // SAFETY: changes a flag of descriptors only.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 {
+        return;
+    }
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    for number in open.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<RawFd>().ok()).filter(|n| *n > 2) {
+        // SAFETY: as above.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// Replaces this process, execve(2). Returns only on failure.
+///
+/// # Errors
+/// Why it could not be replaced; a word with a NUL byte is EINVAL.
+pub fn exec(path: &CString, argv: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |words: &[CString]| -> Vec<*const libc::c_char> {
+        words.iter().map(|w| w.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: all strings are NUL-terminated, both arrays end with a null pointer, and all of them outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Limits of one process that its children inherit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Size of one written file.
+    FileSize,
+    /// Private writable memory of one process.
+    Data,
+    /// Processes and threads of the user.
+    Processes,
+    /// Open files.
+    Files,
+    /// Core dumps.
+    Core,
+}
+
+/// Sets soft and hard limit, setrlimit(2); never above the hard limit that is already there.
+///
+/// # Errors
+/// None that is known for lowering a limit.
+pub fn set_limit(limit: Limit, soft: u64, hard: u64) -> io::Result<()> {
+    let resource = match limit {
+        Limit::FileSize => libc::RLIMIT_FSIZE,
+        Limit::Data => libc::RLIMIT_DATA,
+        Limit::Processes => libc::RLIMIT_NPROC,
+        Limit::Files => libc::RLIMIT_NOFILE,
+        Limit::Core => libc::RLIMIT_CORE,
+    };
+    // SAFETY: rlimit is plain data that outlives both calls.
+    unsafe {
+        let mut now: libc::rlimit = std::mem::zeroed();
+        check(libc::getrlimit(resource, &raw mut now))?;
+        let hard = hard.min(now.rlim_max);
+        let new = libc::rlimit { rlim_cur: soft.min(hard), rlim_max: hard };
+        check(libc::setrlimit(resource, &raw const new))?;
+    }
+    Ok(())
+}
+
+/// Gives up every capability for good: bounding set, ambient set, and all three sets of this process; and the chance to
+/// get one back by executing something (`no_new_privs`).
+///
+/// # Errors
+/// EPERM where the bounding set can't be lowered (no CAP_SETPCAP over the user namespace).
+pub fn drop_privileges() -> Result<(), CallError> {
+    // Linux has 41 capabilities; EINVAL ends the list on kernels with fewer, or newer ones are dropped as well.
+    for capability in 0..64 {
+        // SAFETY: plain numbers.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) } != 1 {
+            continue;
+        }
+        // SAFETY: plain numbers.
+        check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })
+            .named(|| format!("drop capability {capability} from the bounding set"))?;
+    }
+    rustix::thread::clear_ambient_capability_set().named(|| "clear the ambient capabilities".to_owned())?;
+    let none = rustix::thread::CapabilitySet::empty();
+    rustix::thread::set_capabilities(
+        None,
+        rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none },
+    )
+    .named(|| "drop all capabilities".to_owned())?;
+    rustix::thread::set_no_new_privs(true).named(|| "set no_new_privs".to_owned())
+}

@@ -1,0 +1,15 @@
+//! Real cells and hostile programs. Each attack has a control arm that succeeds without the walls, and the verdict comes
+//! from outside wherever there is an outside to ask. Nothing here is skipped: a machine that can't raise a namespaces
+//! cell fails these tests.
+#![cfg(target_os = "linux")]
+
+mod agent;
+mod artifacts;
+mod death;
+mod ends;
+mod harness;
+mod limits;
+mod network;
+mod scripted;
+mod user;
+mod walls;
