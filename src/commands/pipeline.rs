@@ -172,6 +172,9 @@ impl Drive<'_> {
         }
         let world = self.world(&lock, &survey, environment.as_ref(), &status, &plan).await?;
         session::steps(self.recorder, &Namespaces::default(), &world, &plan, self.signals).await;
+        if matches!(request.command, Command::Check { .. }) {
+            super::check::keep(self.repo, &survey, &status, &plan, &self.recorder.outcome);
+        }
         Ok(())
     }
 
