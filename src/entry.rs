@@ -13,7 +13,11 @@ pub fn entry(front: Front) -> std::process::ExitCode {
     let bug: Arc<Mutex<Option<String>>> = Arc::default();
     let seen = Arc::clone(&bug);
     std::panic::set_hook(Box::new(move |panic| {
-        let text = panic.payload_as_str().unwrap_or("a panic without a message");
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("a panic without a message");
         let place = panic.location().map_or_else(String::new, |at| format!(" at {}:{}", at.file(), at.line()));
         seen.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(format!("{text}{place}"));
     }));

@@ -191,7 +191,9 @@ struct PipArchive {
 
 /// One text for all Pythons: what is the same for all has no marker.
 fn merged(reports: &[(String, PipReport)]) -> Result<String, ResolveError> {
-    let mut pins: BTreeMap<(String, String), (BTreeSet<String>, BTreeSet<&str>)> = BTreeMap::new();
+    // Name and version; its hashes, and the Pythons that want it.
+    type Pin<'a> = (BTreeSet<String>, BTreeSet<&'a str>);
+    let mut pins: BTreeMap<(String, String), Pin<'_>> = BTreeMap::new();
     for (minor, report) in reports {
         for item in &report.install {
             let key = (item.metadata.name.to_ascii_lowercase().replace(['_', '.'], "-"), item.metadata.version.clone());

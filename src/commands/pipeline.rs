@@ -288,10 +288,11 @@ impl Drive<'_> {
             interpreter: survey.interpreter.as_ref().map(|i| i.facts.prefix.clone()),
         };
         let editable = lock.environment.as_ref().is_some_and(|e| e.project == Project::Editable);
-        if editable && plan.steps.iter().any(|step| step.project) {
-            if let Some(interpreter) = &survey.interpreter {
-                self.project(&mut world, interpreter).await?;
-            }
+        if editable
+            && plan.steps.iter().any(|step| step.project)
+            && let Some(interpreter) = &survey.interpreter
+        {
+            self.project(&mut world, interpreter).await?;
         }
         Ok(world)
     }

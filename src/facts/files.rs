@@ -55,13 +55,13 @@ impl<'a> Files<'a> {
     /// As [`Files::read`], for the first that fails.
     pub fn read_all(&self, paths: &[String]) -> Result<BTreeMap<String, Vec<u8>>, FileError> {
         match self.source {
-            Source::Worktree => self.from_worktree(paths),
-            Source::Index { index_file } => self.from_git(paths, "", index_file.clone()),
-            Source::Commit(commit) => self.from_git(paths, commit, None),
+            Source::Worktree => self.worktree(paths),
+            Source::Index { index_file } => self.asked_of_git(paths, "", index_file.clone()),
+            Source::Commit(commit) => self.asked_of_git(paths, commit, None),
         }
     }
 
-    fn from_worktree(&self, paths: &[String]) -> Result<BTreeMap<String, Vec<u8>>, FileError> {
+    fn worktree(&self, paths: &[String]) -> Result<BTreeMap<String, Vec<u8>>, FileError> {
         let mut found = BTreeMap::new();
         for path in paths {
             let io = |source| FileError::Io { path: path.clone(), source };
@@ -88,7 +88,7 @@ impl<'a> Files<'a> {
     }
 
     /// `git cat-file --batch`: a line `OID TYPE SIZE`, the bytes, a newline; or `NAME missing`.
-    fn from_git(
+    fn asked_of_git(
         &self,
         paths: &[String],
         revision: &str,
