@@ -10,7 +10,8 @@ use crate::environment::store::State;
 use crate::event::EventKind;
 use crate::facts::collection;
 use crate::facts::git::TreeState;
-use crate::lock::Lock;
+use crate::lock::collection::Manifest;
+use crate::lock::{Lock, OnAdded};
 use crate::outcome::Outcome;
 use crate::plan::inputs::{Command, EnvironmentFacts, Request};
 use crate::plan::{self, Plan};
@@ -32,8 +33,10 @@ pub(super) fn check(context: &Context, args: &Check) -> ExitCode {
         container: args.container,
         ..run::request(context, &crate::cli::Run::default(), false)
     };
+    let request = Request { update_collection: !context.vars.ci && request.source == Source::Worktree, ..request };
     match perform(context, &repo, request, args.deep) {
         Ok(outcome) => {
+            record_added(&repo, &outcome);
             if args.json {
                 ui::bytes(&report::json::json(&outcome));
             }
@@ -141,6 +144,55 @@ fn cached(
 pub(super) fn collection_key(survey: &Survey, repo: &Repo, status: &TreeState, plan: &Plan) -> Option<String> {
     let environment = survey.key.as_ref()?.as_str();
     Some(collection::key(environment, &crate::lib_py::digest(), &status.key, repo.head.as_deref(), &plan.steps))
+}
+
+/// Keeps the collection that cells have just made, unless the plugin saw something that no key can hold.
+pub(super) fn keep(repo: &Repo, survey: &Survey, status: &TreeState, plan: &Plan, outcome: &Outcome) {
+    let reports: Option<Vec<_>> =
+        outcome.steps.iter().map(|step| Some((step.id.clone(), step.tests.as_deref()?))).collect();
+    let fits = |report: &TestReport| {
+        report.finished
+            && report.collect_errors.is_empty()
+            && report.uncacheable.is_empty()
+            && matches!(report.exit_status, Some(0 | 5))
+    };
+    let Some(reports) = reports.filter(|reports| reports.iter().all(|(_, report)| fits(report))) else { return };
+    let Some(key) = collection_key(survey, repo, status, plan) else { return };
+    let steps = reports.into_iter().map(|(step, report)| (step, report.collected.clone())).collect();
+    // Losing it costs a collection next time.
+    let _ = collection::store(&repo.state_dir(), &collection::Cached { key, steps });
+}
+
+/// Writes tests that are new into the manifest, where the lock allows it; says so. The file is the user's to commit.
+/// Returns whether it was changed.
+pub(super) fn record_added(repo: &Repo, outcome: &Outcome) -> bool {
+    let Some(plan) = &outcome.plan else { return false };
+    let judge = &plan.judge;
+    let (Some(path), OnAdded::Update) = (&judge.collection.manifest, judge.collection.on_added) else { return false };
+    let Ok(old) = std::fs::read_to_string(repo.root.join(path)) else { return false };
+    let Ok(manifest) = Manifest::parse(&old) else { return false };
+    let reports: Option<Vec<_>> = outcome.steps.iter().map(|step| step.tests.as_deref()).collect();
+    let whole =
+        |report: &&TestReport| report.finished && report.collect_errors.is_empty() && !report.collected.is_empty();
+    let Some(reports) = reports.filter(|reports| !reports.is_empty() && reports.iter().all(whole)) else {
+        return false;
+    };
+    let ids: Vec<String> = reports.iter().flat_map(|report| report.collected.iter().cloned()).collect();
+    let python = plan::minor(&plan.python);
+    let diff = manifest.diff(python, &ids);
+    if diff.removed() > 0 || (diff.added() == 0 && diff.merged.is_empty()) {
+        return false;
+    }
+    match super::lock::write(repo, path.as_std_path(), &manifest.with(python, python, &ids).render()) {
+        Ok(()) => {
+            ui::note(&format!("{path}: +{} tests; commit it with them", diff.added()));
+            true
+        }
+        Err(error) => {
+            ui::warning(&format!("{path} could not be brought up to date: {error}"), None);
+            false
+        }
+    }
 }
 
 /// Events of a check that needed no cell, judged, shown and reported.

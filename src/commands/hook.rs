@@ -28,7 +28,12 @@ pub(super) fn pre_commit(context: &Context) -> ExitCode {
         ..run::request(context, &crate::cli::Run::default(), false)
     };
     match check::perform(context, &repo, request, false) {
-        Ok(outcome) => outcome.exit(),
+        Ok(outcome) => {
+            if check::record_added(&repo, &outcome) {
+                ui::note("the manifest in the worktree was brought up to date: `git add` it and commit again");
+            }
+            outcome.exit()
+        }
         Err(error) => super::cannot_begin(&error),
     }
 }

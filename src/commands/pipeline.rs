@@ -172,6 +172,9 @@ impl Drive<'_> {
         }
         let world = self.world(&lock, &survey, environment.as_ref(), &status, &plan).await?;
         session::steps(self.recorder, &Namespaces::default(), &world, &plan, self.signals).await;
+        if matches!(request.command, Command::Check { .. }) {
+            super::check::keep(self.repo, &survey, &status, &plan, &self.recorder.outcome);
+        }
         Ok(())
     }
 
@@ -186,7 +189,7 @@ impl Drive<'_> {
     async fn environment(&mut self, survey: &mut Survey) -> Result<Option<Ready>, Stop> {
         let (Some(key), Some(interpreter)) = (survey.key.clone(), &survey.interpreter) else { return Ok(None) };
         let store = super::env::store(self.context, self.repo);
-        let spec = super::env::spec(self.context, interpreter, &survey.pinned, false);
+        let spec = super::env::spec(self.context, interpreter, survey, false);
         let stage = self.recorder.stage_started("environment", format!("Python {}", interpreter.facts.version));
         let there = store.path(&key).is_dir();
         if there && self.job.deep {

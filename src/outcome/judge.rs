@@ -198,7 +198,8 @@ fn collection(plan: &Plan, outcome: &Outcome) -> Vec<Finding> {
     }
     let reports: Vec<&TestReport> = outcome.steps.iter().filter_map(|step| step.tests.as_deref()).collect();
     let test_steps = plan.steps.iter().filter(|s| matches!(s.reader, Reader::Pytest | Reader::Collection)).count();
-    let whole = reports.len() == test_steps
+    let whole = test_steps > 0
+        && reports.len() == test_steps
         && reports.iter().all(|report| report.collect_errors.is_empty() && !report.collected.is_empty());
     if !whole {
         return Vec::new();

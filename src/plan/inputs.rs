@@ -43,7 +43,7 @@ pub enum Command {
     Run,
     /// The self-check: no check runs; tests are collected only where the cache has no answer.
     Check {
-        /// Whether the collection must be made because no cached one fits.
+        /// Whether the tests must be collected in cells, because no cached collection fits.
         collect: bool,
     },
     /// One command of the caller's own.

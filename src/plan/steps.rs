@@ -22,8 +22,8 @@ const PIDS: u64 = 4096;
 pub(super) fn steps(lock: &Lock, facts: &Facts, request: &Request) -> Vec<Step> {
     let wanted = |name: &str| request.only.is_empty() || request.only.iter().any(|only| only == name);
     match &request.command {
-        Command::Check { collect: false } => Vec::new(),
-        Command::Check { collect: true } => {
+        Command::Check { .. } if lock.collection.allow_uncollected => Vec::new(),
+        Command::Check { .. } => {
             lock.tools.iter().filter_map(|(name, tool)| collect(lock, facts, request, name, tool)).collect()
         }
         Command::Exec { argv } => vec![exec(lock, request, argv)],
