@@ -250,8 +250,9 @@ record! {
         pub disk_bytes: u64,
         /// CPUs of the affinity mask; 0 means all.
         pub cpus: u32,
-        /// Open the starter's terminal for [`Manifest::passthrough`].
-        pub terminal: bool,
+        /// For [`Manifest::passthrough`], the numbers of three inherited descriptors that become the command's standard
+        /// ones; none otherwise.
+        pub terminal: Vec<u32>,
         /// Raise the walls, say what was observed, and leave.
         pub probe: bool,
     }

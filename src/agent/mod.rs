@@ -61,6 +61,10 @@ fn serve(behind: walls::Behind) -> ExitCode {
     let Ok(mut channel) = Channel::stdio() else { return ExitCode::INFRASTRUCTURE };
     channel.alive = behind.starter_lives;
     let probe = behind.probe;
+    if std::process::id() != 1 {
+        // Ending everything in reach is what this program does: it must not reach the caller's own processes.
+        return farewell(channel, Err(Ended::Failed(Failure::new("pid", "the agent is not the first process here"))));
+    }
     channel.send(&Frame::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into() });
     let said = if probe {
         let observed = observe::observe(&behind.facts);

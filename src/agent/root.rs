@@ -11,7 +11,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 /// Where the cell's directories stand, below the scratch directory. `overlay` and `root` are of no use afterwards.
@@ -349,6 +349,8 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         let meta = entry.metadata()?;
         let there = fs::symlink_metadata(&target).ok();
+        // overlayfs marks what an upper layer removed with a device of number 0; as a copy it is just not there.
+        let removed = meta.file_type().is_char_device() && meta.rdev() == 0;
         if there.as_ref().is_some_and(|t| !(t.is_dir() && meta.is_dir())) {
             if there.is_some_and(|t| t.is_dir()) { fs::remove_dir_all(&target)? } else { fs::remove_file(&target)? }
         }
@@ -369,8 +371,43 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
                 .or_else(|_| fs::File::open(&target))?
                 .set_times(fs::FileTimes::new().set_accessed(meta.accessed()?).set_modified(meta.modified()?))?;
         }
+        if removed || !(meta.is_dir() || meta.is_symlink() || meta.is_file()) {
+            continue;
+        }
         // As root the copy is the step's, like the original; for others both are theirs already.
         let _ = std::os::unix::fs::lchown(&target, Some(meta.uid()), Some(meta.gid()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_layers_is_what_an_overlay_shows() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for path in ["below/sub", "above/sub", "to"] {
+            fs::create_dir_all(at(path)).unwrap();
+        }
+        fs::write(at("below/sub/both"), "below").unwrap();
+        fs::write(at("below/sub/only"), "only").unwrap();
+        fs::write(at("below/becomes_link"), "file").unwrap();
+        fs::set_permissions(at("below/sub/only"), fs::Permissions::from_mode(0o555)).unwrap();
+        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        fs::File::options().write(true).open(at("below/sub/both")).unwrap().set_modified(time).unwrap();
+        fs::write(at("above/sub/both"), "above").unwrap();
+        fs::File::options().write(true).open(at("above/sub/both")).unwrap().set_modified(time).unwrap();
+        symlink("sub/both", at("above/becomes_link")).unwrap();
+        copy_tree(&at("below"), &at("to")).unwrap();
+        copy_tree(&at("above"), &at("to")).unwrap();
+        assert_eq!(fs::read_to_string(at("to/sub/both")).unwrap(), "above");
+        assert_eq!(fs::read_to_string(at("to/sub/only")).unwrap(), "only");
+        assert_eq!(fs::read_link(at("to/becomes_link")).unwrap(), Path::new("sub/both"));
+        assert_eq!(fs::metadata(at("to/sub/only")).unwrap().mode() & 0o777, 0o555);
+        assert_eq!(fs::metadata(at("to/sub/both")).unwrap().modified().unwrap(), time);
+        // None of the layers was changed by it.
+        assert_eq!(fs::read_to_string(at("below/sub/both")).unwrap(), "below");
+    }
 }

@@ -23,19 +23,19 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Opens what the process that started us has as its standard descriptors. Before any wall stands.
-    pub fn of_parent() -> Result<Terminal, Failure> {
-        let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-        let open = |number: i32, flags: OFlags| {
-            let path = format!("/proc/{parent}/fd/{number}");
-            rustix::fs::open(&path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
-                .map_err(|e| Failure::new("terminal", format!("open {path}: {e}")))
+    /// Takes the three descriptors that were inherited for it; none where there are none.
+    pub fn inherited(numbers: &[u32]) -> Result<Option<Terminal>, Failure> {
+        let take = |number: u32| {
+            process::take_inherited(number)
+                .map_err(|e| Failure::new("terminal", format!("take descriptor {number}: {e}")))
         };
-        Ok(Terminal {
-            input: open(0, OFlags::RDONLY)?,
-            output: open(1, OFlags::WRONLY)?,
-            error: open(2, OFlags::WRONLY)?,
-        })
+        match *numbers {
+            [] => Ok(None),
+            [input, output, error] => {
+                Ok(Some(Terminal { input: take(input)?, output: take(output)?, error: take(error)? }))
+            }
+            _ => Err(Failure::new("terminal", "three descriptors are needed")),
+        }
     }
 }
 

@@ -103,7 +103,7 @@ fn start(
     groups: &mut Groups,
 ) -> Result<Side, Failure> {
     root::make_scratch(scratch, owner)?;
-    let terminal = if spec.terminal { Some(Terminal::of_parent()?) } else { None };
+    let terminal = Terminal::inherited(&spec.terminal)?;
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     if owner.is_none() {
         namespaces::unshare(UnshareFlags::NEWUSER).map_err(|e| Failure::new("user namespace", e))?;

@@ -71,9 +71,14 @@ pub async fn run<C: Cell>(
         handle.kill().await;
     }
     leave(handle.as_mut(), talk.to).await;
-    if let Err(CellError::Cut(why)) = &mut talked {
+    if let Err(CellError::Cut(_) | CellError::Frame(_) | CellError::Protocol(_)) = talked {
         let words = tokio::time::timeout(LEAVING, last_words).await.ok().and_then(Result::ok).unwrap_or_default();
-        *why = words;
+        // Nothing but a panic of the agent comes this way; its frames may have been cut by it anywhere.
+        if words.contains("panicked at") {
+            talked = Err(CellError::Panicked(words));
+        } else if let Err(CellError::Cut(why)) = &mut talked {
+            *why = words;
+        }
     }
     talked?;
     Ok(talk.finished)
@@ -176,7 +181,7 @@ impl Talk {
                     return Err(CellError::Walls { stage: stage.clone(), message: message.clone() });
                 }
                 if stage == "panic" {
-                    return Err(CellError::Cut(format!("the agent panicked: {message}")));
+                    return Err(CellError::Panicked(message.clone()));
                 }
                 self.finished.broken = Some((stage.clone(), message.clone()));
             }

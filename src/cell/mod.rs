@@ -124,6 +124,9 @@ pub enum CellError {
     /// The stream ended before `end`. Infrastructure.
     #[error("the cell's stream was cut{}{}", if .0.is_empty() { "" } else { ": " }, .0)]
     Cut(String),
+    /// The agent has a defect. Exit code 70.
+    #[error("the agent panicked: {0}")]
+    Panicked(String),
     /// Something that is no frame. Infrastructure.
     #[error("the cell's stream can't be read: {0}")]
     Frame(#[from] crate::frame::FrameError),

@@ -133,7 +133,7 @@ mod start {
     use std::fs::{self, File};
     use std::future::Future;
     use std::io::{self, Read, Write};
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::OpenOptionsExt;
     use std::path::{Path, PathBuf};
@@ -185,7 +185,10 @@ mod start {
             let what = what.to_owned();
             move |source: io::Error| CellError::Launch { what, source }
         };
-        let spec = spec(walls, terminal);
+        // Held until the agent has been started: it inherits them by number. Whatever else this process starts at the
+        // same moment inherits them too, and has the same terminal anyway.
+        let handed = if terminal { hand_over().map_err(what("hand the terminal over"))? } else { Vec::new() };
+        let spec = spec(walls, handed.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect());
         let mut child = with_agent(&walls.scratch, |path| {
             tokio::process::Command::new(path)
                 .arg0("ft-agent")
@@ -206,6 +209,7 @@ mod start {
         else {
             return Err(what("take the agent's pipes")(io::ErrorKind::BrokenPipe.into()));
         };
+        drop(handed);
         let raise = ToHelper::Raise { spec }.encode();
         // A helper that died says why on its other streams; this is not the place to find out.
         let _ = to.write_all(&raise).await;
@@ -217,7 +221,13 @@ mod start {
         })
     }
 
-    fn spec(walls: &Walls, terminal: bool) -> Spec {
+    /// Copies of our standard descriptors that a child inherits.
+    fn hand_over() -> io::Result<Vec<OwnedFd>> {
+        let copy = |fd: BorrowedFd<'_>| rustix::io::dup(fd).map_err(io::Error::from);
+        Ok(vec![copy(io::stdin().as_fd())?, copy(io::stdout().as_fd())?, copy(io::stderr().as_fd())?])
+    }
+
+    fn spec(walls: &Walls, terminal: Vec<u32>) -> Spec {
         let bytes = |path: &Path| Bytes(path.as_os_str().as_bytes().to_vec());
         let limits = &walls.limits;
         Spec {

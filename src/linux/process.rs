@@ -160,6 +160,17 @@ pub fn put_descriptor(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// A copy of a descriptor that this process inherited under a number that it was told, not inherited any further. The
+/// original stays open, and is closed for the command like everything else.
+///
+/// # Errors
+/// EBADF where there is none.
+pub fn take_inherited(number: u32) -> io::Result<OwnedFd> {
+    let number = RawFd::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: the new descriptor belongs to nobody else; a wrong number is an error of the call.
+    unsafe { Ok(OwnedFd::from_raw_fd(check(libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3))?)) }
+}
+
 /// Marks every descriptor from 3 on close-on-exec, close_range(2), so that nothing is inherited that was forgotten.
 /// An outer seccomp filter that does not know the call gets the slow way over `/proc/self/fd`.
 pub fn close_on_exec_from_three() {

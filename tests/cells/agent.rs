@@ -39,3 +39,21 @@ fn the_agent_depends_on_no_runtime_no_parser_and_no_macro() {
     }
     assert!(!tree.contains("(proc-macro)"), "{tree}");
 }
+
+#[test]
+fn outside_of_a_cell_the_agent_refuses_to_work() {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ft-agent");
+    let mut file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o700).open(&path).unwrap();
+    file.write_all(firsttry::cell::namespaces::AGENT).unwrap();
+    drop(file);
+    for arguments in [&[][..], &["--walls"]] {
+        // Its input ends at once: it must neither wait nor end anybody.
+        let output = Command::new(&path).args(arguments).stdin(std::process::Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(69), "{arguments:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(if arguments.is_empty() { "not the first process" } else { "spec" }), "{text:?}");
+    }
+}

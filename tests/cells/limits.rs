@@ -61,7 +61,7 @@ fn a_flood_of_output_is_counted_and_held_by_nobody() {
     let own = |()| resident(&fs::read_to_string("/proc/self/status").unwrap());
     let before = own(());
     let ran = fixture.run_with(|_, _| {
-        let all = super::harness::processes("ft-agent");
+        let all = super::harness::processes("ft-agent\0--walls");
         agent = all.iter().map(|(_, status)| resident(status)).max().unwrap_or(0).max(agent);
     });
     let ended = ran.ended();
