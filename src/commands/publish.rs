@@ -3,8 +3,8 @@
 use crate::artifacts::{self, ArtifactError, Item, RunLock};
 use crate::cell;
 use crate::outcome::Outcome;
-use crate::report::{json, junit};
 use crate::repo::{ARTIFACTS_DIR, Repo};
+use crate::report::{json, junit};
 use crate::ui;
 use std::io::Write;
 use std::path::{Path, PathBuf};
