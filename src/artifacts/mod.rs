@@ -7,7 +7,7 @@ mod publish;
 mod receive;
 mod runs;
 
-pub use publish::{Item, Published, Shadowed, exclude_from_status, merge, publish, published_name};
+pub use publish::{Item, Published, Shadowed, exclude_from_status, merge, publish, published_name, update};
 pub use receive::{Limits, Received, ReceivedFile, receive};
 pub use runs::{Holder, RunLock};
 

@@ -52,6 +52,18 @@ struct Manifest {
 /// # Errors
 /// [`ArtifactError`]: where `artifacts` is no folder, or something can't be written. What is published by then stays.
 pub fn publish(lock: &RunLock, repo: &Repo, items: &[Item]) -> Result<Published, ArtifactError> {
+    exchange(lock, repo, items, false)
+}
+
+/// Replaces single published files, and leaves what else a run published as it is: the report of a self-check.
+///
+/// # Errors
+/// As [`publish`].
+pub fn update(lock: &RunLock, repo: &Repo, items: &[Item]) -> Result<Published, ArtifactError> {
+    exchange(lock, repo, items, true)
+}
+
+fn exchange(lock: &RunLock, repo: &Repo, items: &[Item], keep_others: bool) -> Result<Published, ArtifactError> {
     let dir = repo.root.join(ARTIFACTS_DIR);
     match dir.symlink_metadata() {
         Ok(meta) if meta.is_dir() => {}
@@ -116,6 +128,12 @@ pub fn publish(lock: &RunLock, repo: &Repo, items: &[Item]) -> Result<Published,
         below.rename(from, name).map_err(io(&dir.join(name)))?;
         published.written.push(name.clone());
     }
+    if keep_others {
+        for (name, hashes) in old.files {
+            new.files.entry(name).or_insert(hashes);
+        }
+    }
+    // Nothing but what could not be renamed is left in it; the next one clears it.
     let _ = std::fs::remove_dir_all(&staging);
     save(&place, &new)?;
     Ok(published)
@@ -198,7 +216,8 @@ fn save(place: &Path, manifest: &Manifest) -> Result<(), ArtifactError> {
     let folder = place.parent().unwrap_or(Path::new("."));
     let bytes = serde_json::to_vec_pretty(manifest).map_err(|error| io(place)(error.into()))?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io(folder))?;
-    file.write_all(&bytes).and_then(|()| file.as_file().sync_all()).map_err(io(place))?;
+    // Not forced to disk: a list that is lost makes files the user's, which is the safe side.
+    file.write_all(&bytes).map_err(io(place))?;
     file.persist(place).map_err(|error| io(place)(error.error))?;
     Ok(())
 }
@@ -265,7 +284,7 @@ pub fn exclude_from_status(repo: &Repo) -> Result<(), ArtifactError> {
     let pattern = |name: &str| exclude::pattern(&[&repo.prefix(), name.as_bytes()].concat());
     let mut patterns = vec![pattern(&format!("{STATE_DIR}/")), pattern(VENV_LINK)];
     let artifacts = pattern(&format!("{ARTIFACTS_DIR}/"));
-    let all = [&patterns[..], &[artifacts.clone()]].concat();
+    let all = [&patterns[..], std::slice::from_ref(&artifacts)].concat();
     if exclude::has(&repo.common_dir, &all).map_err(io(&place))? {
         return Ok(());
     }

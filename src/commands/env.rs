@@ -134,6 +134,11 @@ fn surveyed(context: &Context, repo: &Repo) -> Result<(Survey, EnvKey), Failure>
         .into())
 }
 
+/// The environment that the lock of the worktree asks for, where that can be known.
+pub(super) fn current_key(context: &Context, repo: &Repo) -> Option<EnvKey> {
+    surveyed(context, repo).ok().map(|(_, key)| key)
+}
+
 /// Builds the environment if it is not there; says in one line what came of it.
 pub(super) fn build(context: &Context, repo: &Repo, force: bool) -> Result<String, Failure> {
     let (survey, key) = surveyed(context, repo)?;

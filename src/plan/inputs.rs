@@ -29,6 +29,8 @@ pub struct Request {
     pub strict_tree: bool,
     /// Whether this command may write new tests into the manifest, where the lock allows it (`ft check`, not CI).
     pub update_collection: bool,
+    /// Another `PYTHONHASHSEED` than the lock's: `ft lock` collects under two, to see what has no fixed order.
+    pub hash_seed: Option<String>,
     /// How many steps at once, where the caller says so.
     pub jobs: Option<usize>,
 }

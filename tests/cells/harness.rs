@@ -139,14 +139,21 @@ impl Fixture {
     }
 
     /// Runs it; `react` sees every frame and may answer.
-    pub fn run_with(&self, mut react: impl FnMut(&Frame, &mpsc::Sender<ToAgent>)) -> Ran {
+    pub fn run_with(&self, react: impl FnMut(&Frame, &mpsc::Sender<ToAgent>)) -> Ran {
+        self.run_in_with(&Namespaces::default(), react)
+    }
+
+    pub fn run_in(&self, cell: &Namespaces) -> Ran {
+        self.run_in_with(cell, |_, _| {})
+    }
+
+    fn run_in_with(&self, cell: &Namespaces, mut react: impl FnMut(&Frame, &mpsc::Sender<ToAgent>)) -> Ran {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (ask, control) = mpsc::channel(8);
             let (send, mut receive) = mpsc::channel(8);
             let tar = self.dir.path().join("artifacts.tar");
-            let cell = Namespaces::default();
-            let run = cell::run(&cell, &self.walls, self.manifest.clone(), &tar, control, send);
+            let run = cell::run(cell, &self.walls, self.manifest.clone(), &tar, control, send);
             let listen = async {
                 let (mut frames, mut output, mut error) = (Vec::new(), Vec::new(), Vec::new());
                 while let Some(frame) = receive.recv().await {

@@ -25,6 +25,14 @@ impl World {
     }
 
     fn publish(&self, files: &[(&str, &str)]) -> Published {
+        self.exchange(files, publish)
+    }
+
+    fn exchange(
+        &self,
+        files: &[(&str, &str)],
+        how: fn(&RunLock, &Repo, &[Item]) -> Result<Published, ArtifactError>,
+    ) -> Published {
         let run = tempfile::tempdir().unwrap();
         let items: Vec<_> = files
             .iter()
@@ -35,7 +43,7 @@ impl World {
                 Item { from, to: (*to).to_owned() }
             })
             .collect();
-        publish(&self.lock, &self.repo, &items).unwrap()
+        how(&self.lock, &self.repo, &items).unwrap()
     }
 
     /// Everything below `artifacts/`, with content.
@@ -205,4 +213,16 @@ fn artifacts_that_git_tracks_are_not_hidden() {
     exclude_from_status(&world.repo).unwrap();
     world.fixture.write("artifacts/new", "");
     assert_eq!(world.fixture.git(["status", "--porcelain"]), "?? artifacts/new");
+}
+
+#[test]
+fn an_update_replaces_one_file_and_the_next_run_knows_it_as_ours() {
+    let world = World::new(&[("a", "")]);
+    world.publish(&[("report.json", "1"), ("coverage.xml", "1")]);
+    let done = world.exchange(&[("report.json", "2")], update);
+    assert_eq!((done.removed.len(), done.reported.len()), (0, 0));
+    assert_eq!(world.there(), map(&[("report.json", "2"), ("coverage.xml", "1")]));
+    let done = world.publish(&[("report.json", "3")]);
+    assert_eq!((done.removed, done.reported), (vec!["coverage.xml".to_owned()], Vec::new()));
+    assert_eq!(world.there(), map(&[("report.json", "3")]));
 }

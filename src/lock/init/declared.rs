@@ -24,6 +24,8 @@ pub(super) struct Declared {
     pub(super) build: Vec<String>,
     /// Requirements files by path.
     pub(super) files: IndexMap<String, Vec<String>>,
+    /// The files that a requirements file, or tox.ini, reads with it.
+    pub(super) includes: IndexMap<String, BTreeSet<String>>,
     pub(super) tox: Vec<String>,
     pub(super) tox_extras: Vec<String>,
     pub(super) tox_groups: Vec<String>,
@@ -63,8 +65,10 @@ impl Declared {
             declared.tox_ini = ini::sections(text);
         }
         for path in files.requirements_files() {
-            let mut lines = Vec::new();
-            declared.read_requirements(files, &path, &mut lines, &mut BTreeSet::new());
+            let (mut lines, mut seen) = (Vec::new(), BTreeSet::new());
+            declared.read_requirements(files, &path, &mut lines, &mut seen);
+            seen.remove(&path);
+            declared.includes.insert(path.clone(), seen);
             declared.files.insert(path, lines);
         }
         declared.read_tox(files);
@@ -194,6 +198,9 @@ impl Declared {
                 let included = included.trim_start_matches(['=', ' ']);
                 let joined = if folder.is_empty() { included.to_owned() } else { format!("{folder}/{included}") };
                 self.read_requirements(files, &joined, to, seen);
+            } else if let Some(extras) = line.trim_start_matches("-e").trim_start().strip_prefix(".[") {
+                // The project itself with extras.
+                to.extend(self.name.as_ref().map(|name| format!("{name}[{extras}")));
             } else if !line.starts_with('-') && !line.starts_with('.') {
                 let requirement = line.split(" --").next().unwrap_or_default().trim();
                 match pep508::requirement(requirement) {
@@ -212,17 +219,22 @@ impl Declared {
             |key: &str| lines(key).iter().flat_map(|line| line.split(',').map(normal).collect::<Vec<_>>()).collect();
         self.tox_extras = words("extras");
         self.tox_groups = words("dependency_groups");
-        let mut found = Vec::new();
+        let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
         for line in lines("deps") {
             let line = line.replace("{toxinidir}/", "");
-            // `py310: name` and the like hold for some environments only; the requirement is taken without its condition.
-            let line = line.split_once(": ").map_or(line.as_str(), |(_, rest)| rest).trim();
+            // `min: name` holds for the environments of that factor only; `py` is the factor of all plain Pythons.
+            let line = match line.split_once(": ") {
+                Some(("py", rest)) => rest.trim(),
+                Some(_) => continue,
+                None => line.trim(),
+            };
             if let Some(path) = line.strip_prefix("-r") {
-                self.read_requirements(files, path.trim_start_matches(['=', ' ']), &mut found, &mut BTreeSet::new());
+                self.read_requirements(files, path.trim_start_matches(['=', ' ']), &mut found, &mut seen);
             } else if pep508::requirement(line).is_ok() {
                 found.push(line.to_owned());
             }
         }
+        self.includes.insert("tox.ini".to_owned(), seen);
         self.tox = found;
     }
 
@@ -234,12 +246,16 @@ impl Declared {
             }
         };
         for repo in document.get("repos").and_then(Value::as_array).into_iter().flatten() {
+            let from = repo.get("repo").and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase();
             let version = repo.get("rev").and_then(Value::as_str).map(|rev| rev.trim_start_matches('v'));
             let version = version.filter(|rev| pep440_rs::Version::from_str(rev).is_ok());
             for hook in repo.get("hooks").and_then(Value::as_array).into_iter().flatten() {
+                let id = hook.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+                // A repository of many hooks has a version of its own; one that mirrors a tool has the tool's.
+                let mirrors = id.split('-').next().is_some_and(|tool| from.contains(tool));
                 self.hooks.push(Hook {
-                    id: hook.get("id").and_then(Value::as_str).unwrap_or_default().to_owned(),
-                    version: version.map(str::to_owned),
+                    id,
+                    version: version.filter(|_| mirrors).map(str::to_owned),
                     dependencies: texts(hook.get("additional_dependencies")),
                 });
             }

@@ -16,7 +16,7 @@ use super::stale::HashError;
 use super::{Environment, Lock, OnAdded, Project};
 use declared::{Declared, name_of};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Where `ft lock` writes the closure of a project without `uv.lock`, and what `uv.lock` does not hold.
 pub const REQUIREMENTS_PATH: &str = "ci/parity.requirements.txt";
@@ -189,6 +189,12 @@ pub fn init(files: &ProjectFiles, pythons: &[String], version: &str) -> Result<I
     Ok(Init { lock, notes, warnings, uncovered })
 }
 
+/// The project's own distribution name, normalised as PEP 503 says; `None` where it has none or can't be read.
+#[must_use]
+pub fn project_name(files: &ProjectFiles) -> Option<String> {
+    Declared::read(files).ok()?.name.as_deref().map(declared::normal)
+}
+
 /// A raw lock as text: fields that are absent are left out.
 #[must_use]
 pub fn write(raw: &RawLock) -> String {
@@ -226,16 +232,20 @@ fn environment(
 ) -> RawEnvironment {
     const TESTS: [&str; 4] = ["test", "tests", "testing", "dev"];
     let holds_tool = |list: &[String]| packages.iter().any(|package| Declared::holds(list, package));
-    let is_chosen = |name: &str, list: &[String], asked: &[String]| {
-        !list.is_empty() && (holds_tool(list) || TESTS.contains(&name) || asked.iter().any(|other| other == name))
-    };
     let chosen = |lists: &indexmap::IndexMap<String, Vec<String>>, asked: &[String]| -> Vec<String> {
-        lists.iter().filter(|(name, list)| is_chosen(name, list, asked)).map(|(name, _)| name.clone()).collect()
+        let wanted = |(name, list): &(&String, &Vec<String>)| holds_tool(list) || asked.contains(name);
+        lists.iter().filter(wanted).map(|(name, _)| name.clone()).collect()
     };
-    let groups = chosen(&declared.groups, &declared.tox_groups);
+    let named = |lists: &indexmap::IndexMap<String, Vec<String>>| -> Vec<String> {
+        lists.keys().filter(|name| TESTS.contains(&name.as_str())).cloned().collect()
+    };
+    let mut groups = chosen(&declared.groups, &declared.tox_groups);
+    let mut extras = chosen(&declared.extras, &declared.tox_extras);
+    if groups.is_empty() && extras.is_empty() {
+        (groups, extras) = (named(&declared.groups), named(&declared.extras));
+    }
     // An extra is for users; where a group of the same name exists, that one is for the tests.
-    let extras: Vec<String> =
-        chosen(&declared.extras, &declared.tox_extras).into_iter().filter(|extra| !groups.contains(extra)).collect();
+    extras.retain(|extra| !groups.contains(extra));
 
     let uv_lock = files.texts.contains_key("uv.lock");
     let mut sources = Vec::new();
@@ -247,18 +257,28 @@ fn environment(
         }
     }
     if !uv_lock {
-        let only = declared.project.is_empty() && declared.files.len() == 1;
-        for (path, list) in &declared.files {
-            let named = TESTS.iter().any(|word| path.contains(word)) || path == "requirements.txt";
-            let compiled = path.ends_with(".in") && declared.files.contains_key(&path.replace(".in", ".txt"));
-            if !compiled
-                && (holds_tool(list) || only || (named && declared.groups.is_empty() && declared.extras.is_empty()))
-            {
-                sources.push(path.clone());
-            }
+        let in_groups = |package: &str| {
+            let lists = groups.iter().filter_map(|name| declared.groups.get(name));
+            let mut lists = lists.chain(extras.iter().filter_map(|name| declared.extras.get(name)));
+            Declared::holds(&declared.tox, package) || lists.any(|list| Declared::holds(list, package))
+        };
+        let mut chosen: BTreeSet<&str> = BTreeSet::new();
+        for package in packages.iter().filter(|package| !in_groups(package)) {
+            chosen.extend(requirements_file(declared, package));
         }
+        if declared.project.is_empty() && declared.files.contains_key("requirements.txt") {
+            chosen.insert("requirements.txt");
+        }
+        sources.extend(chosen.into_iter().map(str::to_owned));
         if !declared.tox.is_empty() {
             sources.push("tox.ini".to_owned());
+        }
+        let included: Vec<String> =
+            sources.iter().filter_map(|path| declared.includes.get(path)).flatten().cloned().collect();
+        for path in included {
+            if !sources.contains(&path) {
+                sources.push(path);
+            }
         }
     }
     if declared.hooks.iter().any(|hook| hook.id == "mypy" && !hook.dependencies.is_empty())
@@ -292,6 +312,24 @@ fn environment(
         raw.extra = None;
     }
     raw
+}
+
+/// The requirements file that is for a tool: of those that hold it one whose name speaks of it, else the shortest. What
+/// `pip-compile` made of an `.in` file counts before that, and a name that ends with a Python's number does not count.
+fn requirements_file<'d>(declared: &'d Declared, package: &str) -> Option<&'d str> {
+    let words: &[&str] = match package {
+        "pytest" => &["test"],
+        "mypy" => &["typ", "mypy"],
+        _ => &["lint", "style", "check"],
+    };
+    let holding = declared.files.iter().filter(|(path, list)| {
+        let stem = path.rsplit_once('.').map_or(path.as_str(), |(stem, _)| stem);
+        let compiled = path.ends_with(".in") && declared.files.contains_key(&format!("{stem}.txt"));
+        let of_one_python = stem.ends_with(|c: char| c.is_ascii_digit());
+        Declared::holds(list, package) && !compiled && !of_one_python
+    });
+    let best = holding.min_by_key(|(path, list)| (!words.iter().any(|word| path.contains(word)), list.len()));
+    best.map(|(path, _)| path.as_str())
 }
 
 fn closure_of(files: &ProjectFiles, environment: &RawEnvironment) -> Result<Option<Closure>, ClosureError> {
@@ -344,8 +382,17 @@ pub fn requirements(lock: &Lock, environment: &Environment, files: &ProjectFiles
     let own = declared.name.as_deref().map(declared::normal);
     let mut open: BTreeSet<String> = BTreeSet::new();
     let mut lines: BTreeSet<String> = BTreeSet::new();
-    while let Some(text) = wanted.pop() {
+    // Files that were compiled at other times pin the same distribution differently: the first one holds.
+    let mut pinned: BTreeMap<String, String> = BTreeMap::new();
+    let mut wanted: VecDeque<String> = wanted.into();
+    while let Some(text) = wanted.pop_front() {
         let Ok(requirement) = super::pep508::requirement(&text) else { continue };
+        if text.contains("==") && requirement.marker.is_true() {
+            let pin = pinned.entry(requirement.name.to_string()).or_insert_with(|| text.clone());
+            if *pin != text {
+                continue;
+            }
+        }
         if Some(requirement.name.to_string()) != own {
             lines.insert(text.trim().to_owned());
             continue;

@@ -138,14 +138,53 @@ fn an_old_project_is_read_from_setup_cfg_and_requirements_files() {
     assert_eq!(lock.python, "3.13");
     assert_eq!(lock.config_hashes.keys().collect::<Vec<_>>(), ["setup.cfg#flake8", "setup.cfg#tool:pytest"]);
     let environment = lock.environment.clone().unwrap();
-    assert_eq!(environment.sources, ["setup.cfg", "setup.py", "requirements-dev.txt", "requirements.txt"]);
+    assert_eq!(
+        environment.sources,
+        ["setup.cfg", "setup.py", "requirements-dev.txt", "requirements.txt"],
+        "with the file that it includes"
+    );
     assert_eq!(
         requirements(&lock, &environment, &files).unwrap(),
-        ["flake8", "pytest==7.4.4", "setuptools", "six", "six==1.16.0", "wheel"]
-            .into_iter()
-            .filter(|line| *line != "six")
-            .collect::<Vec<_>>()
+        ["flake8", "pytest==7.4.4", "setuptools", "six==1.16.0", "wheel"]
     );
+}
+
+#[test]
+fn of_several_requirements_files_the_one_for_the_tool_counts() {
+    let files = project(
+        &[
+            ("pyproject.toml", "[tool.mypy]\nfiles=['a']\n[tool.pytest]\n"),
+            ("requirements/dev.txt", "pytest==8\nmypy==1\nsphinx==7\n"),
+            ("requirements/tests.txt", "pytest==8.1\npluggy==1.5\n"),
+            ("requirements/tests37.txt", "pytest==7\n"),
+            ("requirements/typing.txt", "mypy==1.13\npytest==8.2\npluggy==1.4\n"),
+            ("requirements/tests.in", "pytest\n"),
+        ],
+        &[],
+    );
+    let (_, lock) = found(&files);
+    let environment = lock.environment.clone().unwrap();
+    assert_eq!(environment.sources, ["pyproject.toml", "requirements/tests.txt", "requirements/typing.txt"]);
+    assert_eq!(requirements(&lock, &environment, &files).unwrap(), ["mypy==1.13", "pluggy==1.5", "pytest==8.1"]);
+}
+
+#[test]
+fn the_plain_environment_of_tox_and_the_projects_own_extras_count() {
+    let files = project(
+        &[
+            (
+                "pyproject.toml",
+                "[project]\nname='me'\n[project.optional-dependencies]\nfast=['c-ext']\n[tool.pytest]\n",
+            ),
+            ("tox.ini", "[testenv]\ndeps =\n    -r requirements/t.txt\n    min: pytest==6\n    py: plug\n"),
+            ("requirements/t.txt", "-e .[fast]\npytest\n"),
+        ],
+        &[],
+    );
+    let (_, lock) = found(&files);
+    let environment = lock.environment.clone().unwrap();
+    assert_eq!(environment.sources, ["pyproject.toml", "tox.ini", "requirements/t.txt"]);
+    assert_eq!(requirements(&lock, &environment, &files).unwrap(), ["c-ext", "plug", "pytest"]);
 }
 
 #[test]

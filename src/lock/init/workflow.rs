@@ -20,6 +20,12 @@ pub struct Uncovered {
     pub reason: String,
 }
 
+impl std::fmt::Display for Uncovered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} / {}: {} ({})", self.workflow, self.job, self.step, self.command, self.reason)
+    }
+}
+
 /// Everything that the workflows run and the lock does not, in the order of the files. What can't be read becomes a
 /// warning that names the file.
 #[must_use]
@@ -110,6 +116,9 @@ fn commands(step: &Value, lock: &Lock) -> Vec<(String, String)> {
 /// Why a line of a script is not covered; `None` where it is, or where it checks nothing.
 fn reason(line: &str, lock: &Lock) -> Option<String> {
     let words = command_words(line);
+    if words.first().is_some_and(|word| word.starts_with('$')) {
+        return Some("what it runs is known only to the shell".to_owned());
+    }
     let (first, second) = (words.first().copied()?, words.get(1).copied().unwrap_or_default());
     let prepares = match first {
         "pip" | "pip3" | "pipx" | "apt-get" | "apt" | "brew" | "choco" | "conda" | "npm" => {
