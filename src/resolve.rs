@@ -61,8 +61,12 @@ impl ResolveError {
         match self {
             ResolveError::NoResolver => "install uv, or the Python that the lock names",
             ResolveError::Io { .. } => "check the permissions of that path",
-            ResolveError::Unreachable(_) => "check the network, and the index, proxy and certificate settings of uv and pip",
-            ResolveError::Unsolvable(_) => "change the requirements in the project's files; the resolver's own words are above",
+            ResolveError::Unreachable(_) => {
+                "check the network, and the index, proxy and certificate settings of uv and pip"
+            }
+            ResolveError::Unsolvable(_) => {
+                "change the requirements in the project's files; the resolver's own words are above"
+            }
         }
         .to_owned()
     }
@@ -78,7 +82,12 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ResolveError {
 ///
 /// # Errors
 /// [`ResolveError`].
-pub fn resolve(resolver: &Resolver, input: &str, constraints: &[String], old: Option<&str>) -> Result<String, ResolveError> {
+pub fn resolve(
+    resolver: &Resolver,
+    input: &str,
+    constraints: &[String],
+    old: Option<&str>,
+) -> Result<String, ResolveError> {
     let folder = tempfile::tempdir().map_err(io("a temporary folder"))?;
     let file = |name: &str, text: &str| -> Result<PathBuf, ResolveError> {
         let path = folder.path().join(name);
@@ -97,7 +106,13 @@ pub fn resolve(resolver: &Resolver, input: &str, constraints: &[String], old: Op
     }
 }
 
-fn by_uv(resolver: &Resolver, uv: &Path, input: &Path, constraints: &Path, output: &Path) -> Result<String, ResolveError> {
+fn by_uv(
+    resolver: &Resolver,
+    uv: &Path,
+    input: &Path,
+    constraints: &Path,
+    output: &Path,
+) -> Result<String, ResolveError> {
     let lowest = resolver.pythons.iter().map(|(minor, _)| minor).min_by_key(|minor| version_key(minor));
     let mut command = Command::new(uv);
     command.args(["pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate"]);
@@ -181,7 +196,10 @@ fn merged(reports: &[(String, PipReport)]) -> Result<String, ResolveError> {
         for item in &report.install {
             let key = (item.metadata.name.to_ascii_lowercase().replace(['_', '.'], "-"), item.metadata.version.clone());
             let Some(hash) = item.download_info.archive_info.hashes.get("sha256") else {
-                return Err(ResolveError::Unsolvable(format!("{}=={} has no sha256: it is no file of an index", key.0, key.1)));
+                return Err(ResolveError::Unsolvable(format!(
+                    "{}=={} has no sha256: it is no file of an index",
+                    key.0, key.1
+                )));
             };
             let (hashes, minors) = pins.entry(key).or_default();
             hashes.insert(hash.clone());
@@ -218,9 +236,17 @@ fn run(mut command: Command, program: &Path) -> Result<Vec<u8>, ResolveError> {
 /// Whether the words of a resolver are about the network and not about requirements.
 fn is_network(said: &str) -> bool {
     const WORDS: &[&str] = &[
-        "error sending request", "Failed to fetch", "dns error", "Connection refused", "Max retries exceeded",
-        "NewConnectionError", "Temporary failure in name resolution", "timed out", "network connectivity is disabled",
-        "Could not connect", "certificate verify failed",
+        "error sending request",
+        "Failed to fetch",
+        "dns error",
+        "Connection refused",
+        "Max retries exceeded",
+        "NewConnectionError",
+        "Temporary failure in name resolution",
+        "timed out",
+        "network connectivity is disabled",
+        "Could not connect",
+        "certificate verify failed",
     ];
     WORDS.iter().any(|word| said.contains(word))
 }
@@ -253,7 +279,12 @@ mod tests {
             text,
             "a-b==1 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\ntomli==2 ; python_version == '3.10' \\\n    --hash=sha256:cc\n"
         );
-        assert!(crate::lock::closure::Closure::from_requirements(&text.replace("aa", &"a".repeat(64)).replace("bb", &"b".repeat(64)).replace("cc", &"c".repeat(64))).is_ok());
+        assert!(
+            crate::lock::closure::Closure::from_requirements(
+                &text.replace("aa", &"a".repeat(64)).replace("bb", &"b".repeat(64)).replace("cc", &"c".repeat(64))
+            )
+            .is_ok()
+        );
     }
 
     #[test]

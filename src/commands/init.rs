@@ -20,7 +20,10 @@ pub(super) fn init(context: &Context, args: &Init) -> ExitCode {
         Err(code) => return code,
     };
     if repo.root.join(LOCK_PATH).exists() && !args.force && !args.dry_run {
-        ui::error(&format!("{LOCK_PATH} is there already"), Some("refresh it with `ft lock`, or replace it with `ft init --force`"));
+        ui::error(
+            &format!("{LOCK_PATH} is there already"),
+            Some("refresh it with `ft lock`, or replace it with `ft init --force`"),
+        );
         return ExitCode::USAGE;
     }
     let files = match project_files(&repo) {
@@ -30,10 +33,8 @@ pub(super) fn init(context: &Context, args: &Init) -> ExitCode {
             return ExitCode::USAGE;
         }
     };
-    let pythons: Vec<String> = PYTHONS
-        .iter()
-        .filter_map(|python| Some(survey::installed(context, &repo, python)?.facts.version))
-        .collect();
+    let pythons: Vec<String> =
+        PYTHONS.iter().filter_map(|python| Some(survey::installed(context, &repo, python)?.facts.version)).collect();
     let made = match init::init(&files, &pythons, env!("CARGO_PKG_VERSION")) {
         Ok(made) => made,
         Err(error) => {

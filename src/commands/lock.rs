@@ -54,7 +54,11 @@ impl Failure {
 
 impl From<Finding> for Failure {
     fn from(finding: Finding) -> Self {
-        Failure { exit: finding.code.exit(), message: format!("{} {}", finding.code, finding.message), hint: finding.hint }
+        Failure {
+            exit: finding.code.exit(),
+            message: format!("{} {}", finding.code, finding.message),
+            hint: finding.hint,
+        }
     }
 }
 
@@ -76,7 +80,8 @@ pub(super) fn write(repo: &Repo, path: &Path, text: &str) -> std::io::Result<()>
     if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
         return Ok(());
     }
-    let mode = std::fs::metadata(&path).map_or(0o644, |meta| std::os::unix::fs::PermissionsExt::mode(&meta.permissions()));
+    let mode =
+        std::fs::metadata(&path).map_or(0o644, |meta| std::os::unix::fs::PermissionsExt::mode(&meta.permissions()));
     let mut file = tempfile::Builder::new()
         .prefix(".ft-")
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777))
@@ -109,9 +114,9 @@ fn resolve_and_hash(context: &Context, repo: &Repo, upgrade: bool) -> Result<(),
         // A version 1 lock, or one by hand: what `ft init` would choose for this project.
         let made = init::init(&files, &[], env!("CARGO_PKG_VERSION"))
             .map_err(|error| Failure::lock(error, "mend that file, then run `ft lock` again"))?;
-        let environment = parse(&made.lock)?
-            .environment
-            .ok_or_else(|| Failure::lock("the project says nothing an environment could be made of", "add a pyproject.toml"))?;
+        let environment = parse(&made.lock)?.environment.ok_or_else(|| {
+            Failure::lock("the project says nothing an environment could be made of", "add a pyproject.toml")
+        })?;
         text = relock::upgrade(&text, &lock, &environment).map_err(|error| Failure::lock(error, ""))?;
         lock = parse(&text)?;
         ui::note(&format!("{LOCK_PATH} is now a version 2 lock"));
@@ -126,9 +131,13 @@ fn resolve_and_hash(context: &Context, repo: &Repo, upgrade: bool) -> Result<(),
         }
     }
     if !pythons.contains_key(&lock.python) {
-        return Err(Finding::new(ParityCode::PYTHON_VERSION, "preflight", format!("Python {} is not installed", lock.python))
-            .hint(format!("install it, for example with `uv python install {0}` or `pyenv install {0}`", lock.python))
-            .into());
+        return Err(Finding::new(
+            ParityCode::PYTHON_VERSION,
+            "preflight",
+            format!("Python {} is not installed", lock.python),
+        )
+        .hint(format!("install it, for example with `uv python install {0}` or `pyenv install {0}`", lock.python))
+        .into());
     }
     let mut contents = relock::Files::new();
     for path in relock::files_of(&lock) {
@@ -168,9 +177,7 @@ fn closure(
         pythons: lock
             .matrix
             .iter()
-            .filter_map(|python| {
-                Some((minor(python).to_owned(), survey::installed(context, repo, python)?.executable))
-            })
+            .filter_map(|python| Some((minor(python).to_owned(), survey::installed(context, repo, python)?.executable)))
             .collect(),
         offline: context.global.offline,
         upgrade,
@@ -190,7 +197,9 @@ fn closure(
 /// Collects the tests twice, under different hash seeds, and records what was found.
 fn collection(context: &Context, repo: &Repo) -> Result<(), Failure> {
     let (text, lock) = read(repo)?;
-    if lock.collection.allow_uncollected || (lock.collection.manifest.is_none() && lock.collection.expected_count.is_none()) {
+    if lock.collection.allow_uncollected
+        || (lock.collection.manifest.is_none() && lock.collection.expected_count.is_none())
+    {
         return Ok(());
     }
     ui::note("collecting the tests, twice and with different hash seeds");
@@ -209,7 +218,8 @@ fn collection(context: &Context, repo: &Repo) -> Result<(), Failure> {
     let new = relock::relock_collection(&text, &lock, &one).map_err(|error| Failure::lock(error, ""))?;
     write(repo, Path::new(LOCK_PATH), &new).map_err(Failure::infrastructure)?;
     if let Some(path) = &lock.collection.manifest {
-        let manifest = Manifest::of(&BTreeMap::from([(minor(&lock.python).to_owned(), one.clone())]), minor(&lock.python));
+        let manifest =
+            Manifest::of(&BTreeMap::from([(minor(&lock.python).to_owned(), one.clone())]), minor(&lock.python));
         write(repo, path.as_std_path(), &manifest.render()).map_err(Failure::infrastructure)?;
     }
     ui::note(&format!("{} tests recorded", one.len()));
@@ -228,13 +238,21 @@ fn collect(context: &Context, repo: &Repo, seed: &str) -> Result<Option<Vec<Stri
     let done = pipeline::execute(context, repo, job, Face::silent(style)).map_err(Failure::infrastructure)?;
     let outcome = &done.outcome;
     let unexpected = |finding: &Finding| {
-        !finding.warning && !matches!(finding.code, ParityCode::COLLECTION_DIFFERS | ParityCode::CONFIG_DRIFT | ParityCode::SCOPE_NARROWED)
+        !finding.warning
+            && !matches!(
+                finding.code,
+                ParityCode::COLLECTION_DIFFERS | ParityCode::CONFIG_DRIFT | ParityCode::SCOPE_NARROWED
+            )
     };
     if let Some(finding) = outcome.findings().into_iter().find(unexpected) {
         return Err(finding.into());
     }
     if let Some((stage, message, hint)) = outcome.broken.first() {
-        return Err(Failure { exit: ExitCode::INFRASTRUCTURE, message: format!("{stage}: {message}"), hint: hint.clone() });
+        return Err(Failure {
+            exit: ExitCode::INFRASTRUCTURE,
+            message: format!("{stage}: {message}"),
+            hint: hint.clone(),
+        });
     }
     if let Some(signal) = &outcome.interrupted {
         return Err(Failure { exit: outcome.exit(), message: signal.clone(), hint: String::new() });
@@ -257,7 +275,14 @@ fn check(context: &Context, repo: &Repo) -> ExitCode {
     let request = super::run::request(context, &crate::cli::Run::default(), false);
     let (_, findings) = plan::plan(&lock, &survey.facts, &request);
     let stale = |finding: &&Finding| {
-        matches!(finding.code, ParityCode::LOCK_STALE | ParityCode::CONFIG_DRIFT | ParityCode::PACKAGE_HASH | ParityCode::TOOL_VERSION | ParityCode::PLUGIN_MISSING)
+        matches!(
+            finding.code,
+            ParityCode::LOCK_STALE
+                | ParityCode::CONFIG_DRIFT
+                | ParityCode::PACKAGE_HASH
+                | ParityCode::TOOL_VERSION
+                | ParityCode::PLUGIN_MISSING
+        )
     };
     let found: Vec<&Finding> = findings.iter().filter(stale).collect();
     found.iter().for_each(|finding| ui::finding(&context.style, finding));

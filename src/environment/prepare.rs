@@ -333,7 +333,8 @@ fn compile_job(interpreter: &Interpreter, items: &Path, lib: &Path, out: PathBuf
     let site = &interpreter.facts.purelib;
     let argv = [
         &*interpreter.executable.to_string_lossy(),
-        "-I",
+        // Not `-I`, which would ignore PYTHONHASHSEED: before 3.11, bytecode holds sets in the order of their hashes.
+        "-s",
         "-S",
         "-B",
         "/ft/lib/ft_compile.py",

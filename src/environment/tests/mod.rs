@@ -337,3 +337,33 @@ fn the_wheel_store_is_collected_by_budget_and_fills_again() {
     assert!(store.wheels().bytes() < 10_000);
     ensure(&store, &Spec { rebuild: true, ..spec }).unwrap();
 }
+
+#[test]
+fn bytecode_depends_on_wheel_and_interpreter_alone() {
+    let mut memory = Memory::default();
+    let mut compared = 0;
+    // An old one, where the order of hashes would show, and a new one.
+    let found = ["3.8", "3.9", "3.10"].iter().find_map(|request| find(request, None, &search(), &mut memory).ok());
+    for interpreter in found.into_iter().chain([interpreter()]) {
+        let repository = tempfile::tempdir().unwrap();
+        let manifests = |name: &str, closure: &[(&str, &str, &str)]| {
+            let store = Store::open(&repository.path().join(name), repository.path().join(name).join("wheels"));
+            let (interpreter, closure) = (interpreter.clone(), pinned(closure));
+            let spec = Spec { interpreter, closure, settings: settings(), rebuild: false };
+            ensure(&store, &spec).unwrap();
+            let items = std::fs::read_dir(store.wheels().root().join("unpacked")).unwrap().flatten();
+            let manifest = |item: std::fs::DirEntry| {
+                (item.file_name(), std::fs::read_to_string(item.path().join("manifest")).unwrap())
+            };
+            items.map(manifest).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let few = manifests("few", &PYTEST[1..4]);
+        for (name, manifest) in manifests("more", &PYTEST[..4]) {
+            if let Some(other) = few.get(&name) {
+                assert_eq!(manifest, *other);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 3);
+}
