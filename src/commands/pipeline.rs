@@ -186,7 +186,7 @@ impl Drive<'_> {
     async fn environment(&mut self, survey: &mut Survey) -> Result<Option<Ready>, Stop> {
         let (Some(key), Some(interpreter)) = (survey.key.clone(), &survey.interpreter) else { return Ok(None) };
         let store = super::env::store(self.context, self.repo);
-        let spec = super::env::spec(self.context, interpreter, &survey.pinned, false);
+        let spec = super::env::spec(self.context, interpreter, survey, false);
         let stage = self.recorder.stage_started("environment", format!("Python {}", interpreter.facts.version));
         let there = store.path(&key).is_dir();
         if there && self.job.deep {

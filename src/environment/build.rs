@@ -23,6 +23,8 @@ pub struct Spec {
     pub interpreter: Interpreter,
     /// The closure, chosen for that interpreter.
     pub closure: Vec<Pinned>,
+    /// The project under test, normalised: it is no part of the environment, and packages may require it all the same.
+    pub project: Option<String>,
     /// How missing wheels are fetched.
     pub settings: Settings,
     /// Replace an environment that differs from its seal, or one that is fine (`ft env build --force`).

@@ -107,7 +107,7 @@ pub(super) fn block<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn spec(list: &[(&str, &str, &str)]) -> Spec {
-    Spec { interpreter: interpreter(), closure: pinned(list), settings: settings(), rebuild: false }
+    Spec { interpreter: interpreter(), closure: pinned(list), settings: settings(), project: None, rebuild: false }
 }
 
 fn ensure(store: &Store, spec: &Spec) -> Result<(Ready, Vec<Progress>), BuildError> {
