@@ -9,7 +9,7 @@
 
 use super::interpreter::Interpreter;
 use super::pip::{self, Pip, Problem, classify, no_wheel};
-use super::{PathError, Pinned, Progress, Report, layout, seal};
+use super::{PathError, Pinned, Progress, Report, layout, locks, seal};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -360,6 +360,48 @@ impl WheelStore {
         tempfile::Builder::new().prefix(".tmp-").tempdir_in(&self.root).map_err(PathError::at(&self.root))
     }
 
+    /// Bytes of everything in the store.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        bytes_below(&self.root)
+    }
+
+    /// Removes files and unpacked wheels, least recently used first, until the rest has no more than `budget` bytes.
+    /// Returns how many bytes were freed; nothing where another process uses the store. What is removed is fetched or
+    /// unpacked again when it is needed.
+    ///
+    /// # Errors
+    /// Something can't be removed.
+    pub fn gc(&self, budget: u64) -> Result<u64, PathError> {
+        if !self.root.is_dir() {
+            return Ok(0);
+        }
+        let Some(_alone) = locks::try_exclusive(&self.lock_path())? else { return Ok(0) };
+        self.sweep()?;
+        let mut kept: Vec<(std::time::SystemTime, u64, PathBuf)> = Vec::new();
+        for part in ["files", "unpacked", "built"] {
+            for entry in std::fs::read_dir(self.root.join(part)).into_iter().flatten().flatten() {
+                let used = entry.metadata().and_then(|meta| meta.modified()).unwrap_or(std::time::UNIX_EPOCH);
+                kept.push((used, bytes_below(&entry.path()), entry.path()));
+            }
+        }
+        kept.sort_unstable();
+        let mut total: u64 = kept.iter().map(|(_, bytes, _)| bytes).sum();
+        let mut freed = 0;
+        for (_, bytes, path) in kept {
+            if total <= budget {
+                break;
+            }
+            // By a rename first, so that a half-removed one has no name that is looked up.
+            let doomed = self.root.join(format!(".tmp-gone-{}", std::process::id()));
+            std::fs::rename(&path, &doomed).map_err(PathError::at(&path))?;
+            super::store::remove_tree(&doomed)?;
+            total -= bytes;
+            freed += bytes;
+        }
+        Ok(freed)
+    }
+
     /// Removes what an interrupted writer left. The caller holds the store's lock.
     ///
     /// # Errors
@@ -367,6 +409,14 @@ impl WheelStore {
     pub fn sweep(&self) -> Result<usize, PathError> {
         super::store::sweep(&self.root, ".tmp-")
     }
+}
+
+/// Bytes of every regular file below a directory; what can't be read counts as nothing.
+fn bytes_below(path: &Path) -> u64 {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| Some((entry.metadata().ok()?, entry.path())))
+        .fold(0, |sum, (meta, path)| sum + if meta.is_dir() { bytes_below(&path) } else { meta.len() })
 }
 
 /// A file name and nothing more.

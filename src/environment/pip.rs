@@ -198,7 +198,12 @@ pub(super) enum Problem {
 }
 
 pub(super) fn classify(output: &str) -> Problem {
-    let line_with = |text: &str| output.lines().find(|line| line.contains(text)).map(|line| line.trim().to_owned());
+    let line_with = |text: &str| {
+        output
+            .lines()
+            .find(|line| line.contains(text) && !line.contains("404 Client Error"))
+            .map(|line| line.trim().to_owned())
+    };
     if output.contains("No space left on device") || output.contains("Disk quota exceeded") {
         return Problem::DiskFull;
     }
@@ -276,6 +281,12 @@ pub(super) fn no_wheel(package: String, interpreter: &Interpreter, verbose: &str
         .collect();
     exist.sort_unstable();
     exist.dedup();
+    // Without retries, pip tells a broken connection from an unknown package in its verbose output only.
+    if exist.is_empty()
+        && let Problem::Unreachable(line) = classify(verbose)
+    {
+        return FetchError::Unreachable(line);
+    }
     let interpreter = platform_text(interpreter);
     match exist.as_slice() {
         [sdist] if !sdist.ends_with(".whl") => FetchError::SdistOnly { package, interpreter, sdist: sdist.clone() },
@@ -329,5 +340,8 @@ mod tests {
         assert_eq!(classify(hash), Problem::Hash("x==1 from y:\nExpected a".into()));
         assert_eq!(classify("OSError: [Errno 28] No space left on device"), Problem::DiskFull);
         assert_eq!(classify("boom"), Problem::Other);
+        let unknown = "Could not fetch URL https://a/simple/x/: 404 Client Error: Not Found for url\n\
+            ERROR: No matching distribution found for x==1\n";
+        assert_eq!(classify(unknown), Problem::NoMatch("x==1".into()));
     }
 }

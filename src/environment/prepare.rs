@@ -5,7 +5,7 @@ use super::build::{BuildError, Spec, blocking};
 use super::dists::{self, Metadata, parse_metadata, unmet};
 use super::fetch::{Chosen, FetchError, WheelStore};
 use super::interpreter::Interpreter;
-use super::store::{Store, remove_tree};
+use super::store::{Store, remove_tree, sweep};
 use super::wheel::{self, WheelError};
 use super::{Job, PathError, Pinned, Progress, Report, RunJob, layout, lib_dir, locks, project, seal};
 use crate::cell::{Mount, Walls, Work, remove_scratch};
@@ -93,6 +93,10 @@ impl Store {
         if !unmet.is_empty() {
             return Err(BuildError::Unmet(unmet));
         }
+        for (_, item) in &ready {
+            // When it was last used, for whoever collects the store. Not knowing it only makes it look older.
+            let _ = std::fs::File::open(item).and_then(|item| item.set_modified(std::time::SystemTime::now()));
+        }
         Ok(ready.into_iter().map(|(_, item)| item).collect())
     }
 
@@ -128,11 +132,7 @@ impl Store {
             .tempdir_in(self.wheels.root())
             .map_err(PathError::at(self.wheels.root()))?;
         let items = temporary.path().join("items");
-        let out = temporary.path().join("out");
-        let scratch = temporary.path().join("scratch");
-        for directory in [&items, &out, &scratch] {
-            layout::create_dir(directory)?;
-        }
+        layout::create_dir(&items)?;
         let (work, facts, into) = (todo.clone(), interpreter.clone(), items.clone());
         blocking(move || {
             work.par_iter().try_for_each(|(file, _, name)| {
@@ -142,14 +142,10 @@ impl Store {
         })
         .await?;
         let lib = lib_dir::ready(&self.root.join("lib"))?;
-        let job = compile_job(interpreter, &items, &lib, out.clone(), scratch.clone());
-        let name = job.name.clone();
-        let end = run.run(job).await;
-        remove_scratch(&scratch).map_err(PathError::at(&scratch))?;
-        let end = end?;
-        if !end.succeeded() {
-            return Err(BuildError::Job { name, log: end.tail(12) });
-        }
+        let space = self.space()?;
+        let job = compile_job(interpreter, &items, &lib, space.out(), space.scratch());
+        self.run_job(job, run).await?;
+        let out = space.out();
         let facts = interpreter.clone();
         blocking(move || {
             todo.par_iter().try_for_each(|(_, sha256, name)| {
@@ -181,21 +177,11 @@ impl Store {
         }
         let name = hex::encode(Sha256::digest(text));
         let built = self.wheels.root().join("built").join(&name[..40]);
-        let found = |built: &Path| -> Option<(PathBuf, String)> {
-            let entry = std::fs::read_dir(built).ok()?.flatten().next()?;
-            let (_, sha256) = seal::hash_file(&entry.path()).ok()?;
-            Some((entry.path(), hex::encode(sha256)))
-        };
         let _lock = locks::exclusive(&self.wheels.lock_path(), "wheels", report).await?;
-        if found(&built).is_none() {
+        if found_built(&built).is_none() {
             report(Progress::BuildingSdist { name: pinned.name.clone() });
-            let temporary = tempfile::Builder::new()
-                .prefix(".tmp-")
-                .tempdir_in(self.wheels.root())
-                .map_err(PathError::at(self.wheels.root()))?;
-            let [env, out, scratch] = ["env", "out", "scratch"].map(|name| temporary.path().join(name));
-            layout::create_dir(&out)?;
-            layout::create_dir(&scratch)?;
+            let space = self.space()?;
+            let env = space.0.path().join("env");
             let (root, interpreter, key, items) = (env.clone(), spec.interpreter.clone(), spec.key(), base.to_vec());
             match blocking(move || assemble(&root, &interpreter, &key, &items)).await {
                 Ok(_) => {}
@@ -207,29 +193,90 @@ impl Store {
                 Err(Assemble::Failed(error)) => return Err(error),
             }
             let lib = lib_dir::ready(&self.root.join("lib"))?;
-            let world =
-                project::World { interpreter: &spec.interpreter, env: &env, lib: &lib, source_date_epoch: None };
-            let job = project::sdist_job(&world, &self.wheels.file(chosen), out.clone(), scratch.clone());
-            let name = format!("{} of {}", job.name, pinned.name);
-            let end = run.run(job).await;
-            remove_scratch(&scratch).map_err(PathError::at(&scratch))?;
-            let end = end?;
-            if !end.succeeded() {
-                return Err(BuildError::Job { name, log: end.tail(30) });
-            }
-            if let Some(parent) = built.parent() {
-                layout::create_dirs(parent)?;
-            }
-            remove_tree(&built)?;
-            std::fs::rename(out.join("dist"), &built).map_err(PathError::at(&built))?;
+            let source_date_epoch = Some(FIRST_OF_1980);
+            let world = project::World { interpreter: &spec.interpreter, env: &env, lib: &lib, source_date_epoch };
+            let mut job = project::sdist_job(&world, &self.wheels.file(chosen), space.out(), space.scratch());
+            job.name = format!("building a wheel of {}", pinned.name);
+            self.run_job(job, run).await?;
+            keep_built(&space.out().join("dist"), &built)?;
         }
-        let (file, sha256) = found(&built).ok_or_else(|| BuildError::Job {
+        let (file, sha256) = found_built(&built).ok_or_else(|| BuildError::Job {
             name: format!("building a wheel of {}", pinned.name),
             log: "the build left no wheel".to_owned(),
         })?;
         self.unpack(&[(file, sha256.clone())], &spec.interpreter, run, report).await?;
         Ok(self.item(&sha256, &spec.interpreter))
     }
+
+    /// A place for one job, on the file system of the repository, as every other cell's. The caller holds the wheel
+    /// store's lock, so that what is there already was left by a killed process.
+    fn space(&self) -> Result<Space, PathError> {
+        let directory = self.root.join("tmp");
+        layout::create_dirs(&directory)?;
+        sweep(&directory, Space::PREFIX)?;
+        let made =
+            tempfile::Builder::new().prefix(Space::PREFIX).tempdir_in(&directory).map_err(PathError::at(&directory))?;
+        let space = Space(made);
+        layout::create_dir(&space.out())?;
+        layout::create_dir(&space.scratch())?;
+        Ok(space)
+    }
+
+    /// Runs a job whose failure is the build's.
+    async fn run_job(&self, job: Job, run: &mut impl RunJob) -> Result<(), BuildError> {
+        let (name, scratch) = (job.name.clone(), job.walls.scratch.clone());
+        let end = run.run(job).await;
+        remove_scratch(&scratch).map_err(PathError::at(&scratch))?;
+        let end = end?;
+        if end.succeeded() { Ok(()) } else { Err(BuildError::Job { name, log: end.tail(30) }) }
+    }
+}
+
+/// The earliest time that an archive can hold: what a wheel made of an sdist says, whenever it is made.
+const FIRST_OF_1980: u64 = 315_532_800;
+
+/// Where a job has its scratch directory and leaves its output.
+struct Space(tempfile::TempDir);
+
+impl Space {
+    const PREFIX: &str = "job-";
+
+    fn out(&self) -> PathBuf {
+        self.0.path().join("out")
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.0.path().join("scratch")
+    }
+}
+
+/// Digest and name of a wheel that was made here, beside it: no lock knows its bytes, so they are noted when it is made.
+const BUILT_NOTE: &str = "made";
+
+/// The wheel that was made before, if its bytes are still those.
+fn found_built(built: &Path) -> Option<(PathBuf, String)> {
+    let note = std::fs::read_to_string(built.join(BUILT_NOTE)).ok()?;
+    let (noted, name) = note.trim_end().split_once(' ')?;
+    let file = built.join(name);
+    let (_, sha256) = seal::hash_file(&file).ok()?;
+    (hex::encode(sha256) == noted).then(|| (file, noted.to_owned()))
+}
+
+/// Takes the one wheel that a build left.
+fn keep_built(dist: &Path, built: &Path) -> Result<(), PathError> {
+    remove_tree(built)?;
+    layout::create_dirs(built)?;
+    for entry in std::fs::read_dir(dist).map_err(PathError::at(dist))? {
+        let entry = entry.map_err(PathError::at(dist))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".whl") {
+            let bytes = std::fs::read(entry.path()).map_err(PathError::at(entry.path()))?;
+            seal::write_atomic(&built.join(&name), &bytes)?;
+            let note = format!("{} {name}\n", hex::encode(Sha256::digest(&bytes)));
+            return seal::write_atomic(&built.join(BUILT_NOTE), note.as_bytes());
+        }
+    }
+    Ok(())
 }
 
 /// What the wheel store has of a closure.
@@ -288,7 +335,8 @@ fn compile_job(interpreter: &Interpreter, items: &Path, lib: &Path, out: PathBuf
     let site = &interpreter.facts.purelib;
     let argv = [
         &*interpreter.executable.to_string_lossy(),
-        "-I",
+        // Not `-I`, which would ignore PYTHONHASHSEED: before 3.11, bytecode holds sets in the order of their hashes.
+        "-s",
         "-S",
         "-B",
         "/ft/lib/ft_compile.py",

@@ -67,10 +67,10 @@ fn job(
 ) -> Job {
     let mount = |host: &Path, cell: &str| Mount { host: host.to_path_buf(), cell: cell.to_owned(), writable: false };
     let mut manifest = manifest();
-    // Isolated from the working directory, which is the project: a `build.py` in it must not shadow a module. The
-    // environment's site-packages are wanted.
+    // A script's own directory stands first on its path, not the working directory: a `build.py` of the project shadows
+    // nothing. Not `-I`, which would ignore PYTHONHASHSEED: what a build writes must not depend on the order of sets.
     manifest.argv =
-        ["/ft/env/bin/python", "-I", script].iter().chain(arguments).map(|word| (*word).to_owned()).collect();
+        ["/ft/env/bin/python", "-s", script].iter().chain(arguments).map(|word| (*word).to_owned()).collect();
     if let Some(epoch) = world.source_date_epoch {
         manifest.env.push(("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string()));
     }

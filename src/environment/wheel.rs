@@ -345,4 +345,38 @@ mod tests {
                 .map(str::to_owned);
         assert_eq!(import_names(paths.iter(), "l"), ["a", "b", "c"]);
     }
+
+    fn wheel_with(path: &str) -> Result<(), WheelError> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("x-1-py3-none-any.whl");
+        let mut archive = zip::ZipWriter::new(std::fs::File::create(&file).unwrap());
+        let options = zip::write::SimpleFileOptions::default();
+        for name in [path, "x-1.dist-info/METADATA"] {
+            archive.start_file(name, options).unwrap();
+            std::io::Write::write_all(&mut archive, b"Name: x\nVersion: 1\n").unwrap();
+        }
+        archive.finish().unwrap();
+        let item = directory.path().join("item");
+        std::fs::create_dir(&item).unwrap();
+        unpack(&file, &crate::environment::tests::interpreter(), &item)
+    }
+
+    #[test]
+    fn an_archive_that_writes_outside_or_has_no_metadata_is_refused() {
+        for path in ["../x.py", "/x.py", "a/../../x.py", "x-1.data/unknown/x", "a\\b.py"] {
+            assert!(matches!(wheel_with(path), Err(WheelError::Path { .. })), "{path}");
+        }
+        assert!(matches!(wheel_with("y-1.dist-info/METADATA"), Err(WheelError::Malformed { .. })));
+        wheel_with("x/__init__.py").unwrap();
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_path_looks_like_it_stays_in_the_environment(path in "[a./\\\\\u{0}-\u{1f}]{0,12}") {
+            if let Some(path) = safe(&path) {
+                let parts = Path::new(path).components();
+                proptest::prop_assert!(parts.into_iter().all(|part| matches!(part, std::path::Component::Normal(_))));
+            }
+        }
+    }
 }

@@ -348,3 +348,36 @@ impl<'a> Input<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn stamp() -> impl Strategy<Value = Stamp> {
+        (any::<u64>(), any::<u64>(), any::<u32>(), any::<i64>(), any::<i64>()).prop_map(
+            |(size, ino, mode, mtime, ctime)| Stamp { size, ino, mode, mtime: mtime.into(), ctime: ctime.into() },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_stat_cache_reads_back_and_a_cut_one_is_none(
+            seal in stamp(), taken: i64, files in proptest::collection::vec((".{0,9}", stamp()), 0..4), cut in 1usize..9,
+        ) {
+            let folders = vec![Folder { path: "a/b".into(), stamp: seal, files }];
+            let dists = vec![Dist { name: "n".into(), version: "1".into(), ..Dist::default() }];
+            let cache = StatCache { boot: "b".into(), key: "k".into(), taken, seal, dists, folders };
+            let bytes = cache.encode();
+            prop_assert_eq!(StatCache::decode(&bytes), Some(cache));
+            prop_assert_eq!(StatCache::decode(&bytes[..bytes.len() - cut]), None);
+        }
+
+        #[test]
+        fn any_bytes_are_a_stat_cache_or_none_and_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut all = MAGIC.to_vec();
+            all.extend(bytes);
+            let _ = StatCache::decode(&all);
+        }
+    }
+}

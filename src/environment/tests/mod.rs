@@ -279,3 +279,91 @@ fn an_interpreter_is_asked_once() {
     let missing = find("3.99", None, &search(), &mut memory).unwrap_err();
     assert!(missing.found.iter().any(|(path, _)| *path == first.executable), "{missing}");
 }
+
+#[test]
+fn every_python_of_this_machine_gets_an_environment_that_starts() {
+    let repository = tempfile::tempdir().unwrap();
+    let store = Store::open(&repository.path().join(".firsttry"), shared_wheels());
+    let mut memory = Memory::default();
+    let mut built = 0;
+    for request in ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"] {
+        let Ok(interpreter) = find(request, None, &search(), &mut memory) else { continue };
+        let closure = pinned(&PYTEST[..1]);
+        let spec = Spec { interpreter, closure, settings: settings(), rebuild: false };
+        let (ready, _) = ensure(&store, &spec).unwrap_or_else(|error| panic!("{request}: {error}"));
+        let code = "import iniconfig, sys; print(sys.version_info[:2], open(iniconfig.__cached__, 'rb').read()[4])";
+        let said = output(&ready.root.join("bin/python"), &["-c", code]);
+        assert_eq!(said, format!("({}) 1", request.replace('.', ", ")));
+        built += 1;
+    }
+    assert!(built > 0);
+}
+
+#[test]
+fn a_package_with_only_a_source_archive_says_how_to_allow_it() {
+    let repository = tempfile::tempdir().unwrap();
+    let store = Store::open(repository.path(), repository.path().join("wheels"));
+    let docopt = [("docopt", "0.6.2", "49b3a825280bd66b3aa83585ef59c4a8c82f2c8a522dbe754a8bc8d08c85c491")];
+    let mut spec = spec(&docopt);
+    // Only what the index has counts here, not what this machine keeps in a folder.
+    spec.settings.env.remove("PIP_FIND_LINKS");
+    let error = ensure(&store, &spec).unwrap_err();
+    assert!(error.to_string().contains("only the sdist docopt-0.6.2.tar.gz"), "{error}");
+    assert!(error.hint().contains("environment.sdists"), "{}", error.hint());
+}
+
+#[test]
+fn an_index_that_does_not_answer_says_nothing_about_the_lock() {
+    let repository = tempfile::tempdir().unwrap();
+    let store = Store::open(repository.path(), repository.path().join("wheels"));
+    let mut spec = spec(&PYTEST[..1]);
+    spec.settings.env.retain(|name, _| !name.starts_with("PIP_"));
+    for (name, value) in [("PIP_INDEX_URL", "http://127.0.0.1:9/simple"), ("PIP_RETRIES", "0")] {
+        spec.settings.env.insert(name.to_owned(), value.into());
+    }
+    let error = ensure(&store, &spec).unwrap_err();
+    assert!(matches!(error, BuildError::Fetch(FetchError::Unreachable(_))), "{error}");
+    assert_eq!(error.code(), None);
+}
+
+#[test]
+fn the_wheel_store_is_collected_by_budget_and_fills_again() {
+    let repository = tempfile::tempdir().unwrap();
+    let store = Store::open(repository.path(), repository.path().join("wheels"));
+    let spec = spec(&PYTEST[..1]);
+    ensure(&store, &spec).unwrap();
+    assert_eq!(store.wheels().gc(u64::MAX).unwrap(), 0);
+    assert!(store.wheels().gc(0).unwrap() > 10_000);
+    assert!(store.wheels().bytes() < 10_000);
+    ensure(&store, &Spec { rebuild: true, ..spec }).unwrap();
+}
+
+#[test]
+fn bytecode_depends_on_wheel_and_interpreter_alone() {
+    let mut memory = Memory::default();
+    let mut compared = 0;
+    // An old one, where the order of hashes would show, and a new one.
+    let found = ["3.8", "3.9", "3.10"].iter().find_map(|request| find(request, None, &search(), &mut memory).ok());
+    for interpreter in found.into_iter().chain([interpreter()]) {
+        let repository = tempfile::tempdir().unwrap();
+        let manifests = |name: &str, closure: &[(&str, &str, &str)]| {
+            let store = Store::open(&repository.path().join(name), repository.path().join(name).join("wheels"));
+            let (interpreter, closure) = (interpreter.clone(), pinned(closure));
+            let spec = Spec { interpreter, closure, settings: settings(), rebuild: false };
+            ensure(&store, &spec).unwrap();
+            let items = std::fs::read_dir(store.wheels().root().join("unpacked")).unwrap().flatten();
+            let manifest = |item: std::fs::DirEntry| {
+                (item.file_name(), std::fs::read_to_string(item.path().join("manifest")).unwrap())
+            };
+            items.map(manifest).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let few = manifests("few", &PYTEST[1..4]);
+        for (name, manifest) in manifests("more", &PYTEST[..4]) {
+            if let Some(other) = few.get(&name) {
+                assert_eq!(manifest, *other);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 3);
+}

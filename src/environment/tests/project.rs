@@ -6,6 +6,7 @@ use super::super::store::{Ready, Spec, Store};
 use super::super::{JobEnd, RunJob, lib_dir};
 use super::{InCell, block, interpreter, pinned, settings, shared_wheels};
 use crate::cell;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -302,4 +303,61 @@ fn a_locked_sdist_is_built_from_the_closure_where_the_lock_allows_it() {
     let again = Spec { settings: Settings { offline: true, ..Settings::default() }, rebuild: true, ..spec };
     drop(ready);
     block(store.ensure(&again, &mut InCell, &mut |_| {})).unwrap();
+}
+
+#[test]
+fn a_wheel_that_is_not_what_its_record_says_is_not_imported() {
+    let project = Project::new(&[]);
+    let dist = project.at("out").join("dist");
+    std::fs::create_dir(&dist).unwrap();
+    let write = |record: &str| {
+        let mut wheel = zip::ZipWriter::new(std::fs::File::create(dist.join("sample-1-py3-none-any.whl")).unwrap());
+        let options = zip::write::SimpleFileOptions::default();
+        let files = [
+            ("sample.py", "x = 1\n"),
+            ("sample-1.dist-info/METADATA", "Name: sample\nVersion: 1\n"),
+            ("sample-1.dist-info/RECORD", record),
+        ];
+        for (name, text) in files {
+            wheel.start_file(name, options).unwrap();
+            wheel.write_all(text.as_bytes()).unwrap();
+        }
+        wheel.finish().unwrap();
+    };
+    let import = || {
+        let names = ["sample".to_owned()];
+        project.run(|world| import_job(world, &dist, &names, project.at("import"), project.at("scratch")))
+    };
+    let metadata = "sample-1.dist-info/METADATA,sha256=p_MRq_l2I5rDp_sdJTuuWcoLEYYxZHwmHUDI3ei4Qms,24\n";
+    let cases = [
+        ("sample.py,sha256=AAAA,6\n", "sample.py is not what RECORD says"),
+        ("sample.py,,\n", "RECORD has no hash of sample.py"),
+        ("other.py,sha256=AAAA,6\n", "RECORD lists other.py, which is not there"),
+        (metadata, "RECORD"),
+    ];
+    for (record, said) in cases {
+        write(record);
+        let end = import();
+        assert!(!end.succeeded() && end.tail(9).contains(said), "{record}: {}", end.tail(40));
+    }
+}
+
+#[test]
+fn the_build_system_is_read_also_by_a_python_without_a_toml_reader() {
+    let directory = tempfile::tempdir().unwrap();
+    let lib = lib_dir::ready(directory.path()).unwrap();
+    let code = "import sys; sys.path.insert(0, sys.argv[1]); import ft_project, json; \
+        print(json.dumps(ft_project.load_build_system(sys.argv[2]), sort_keys=True))";
+    let read = |text: &str| {
+        let python = interpreter().executable;
+        let output = Command::new(python).args(["-I", "-B", "-c", code]).arg(&lib).arg(text).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let text = "[project]\nname = 'x' # y\n\n[ build-system ]\nrequires = [\n  \"a>=1\", # why\n  'b',\n]\n\
+        # a comment = here\n\"build-backend\" = \"c.d:e\" # f\n[tool.x]\nrequires = ['no']\n";
+    let expected =
+        r#"{"build-system": {"build-backend": "c.d:e", "requires": ["a>=1", "b"]}, "project": {}, "tool": {}}"#;
+    assert_eq!(read(text), expected);
+    assert_eq!(read("[tool.ruff]\nline-length = 100\n"), r#"{"tool": {}}"#);
 }
