@@ -72,6 +72,8 @@ pub mod repo;
 #[cfg(feature = "host")]
 pub mod report;
 #[cfg(feature = "host")]
+pub mod resolve;
+#[cfg(feature = "host")]
 pub mod results;
 #[cfg(feature = "host")]
 pub mod run;

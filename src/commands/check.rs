@@ -156,6 +156,7 @@ fn record(context: &Context, repo: &Repo, events: Vec<EventKind>) -> Result<Outc
     let mut recorder = Recorder::in_memory(Face::new(context.style.clone()), first);
     events.into_iter().for_each(|event| recorder.record(event));
     recorder.finish();
+    crate::artifacts::exclude_from_status(repo)?;
     publish::report_only(repo, &recorder.outcome);
     recorder.face.finish(&recorder.outcome, &BTreeMap::new(), &repo.state_dir());
     Ok(recorder.outcome)

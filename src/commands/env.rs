@@ -6,12 +6,12 @@ use super::survey::{self, Asked, Survey};
 use crate::cell::Namespaces;
 use crate::cli::Env;
 use crate::code::{ExitCode, ParityCode};
+use crate::environment::Progress;
 use crate::environment::fetch::Settings;
 use crate::environment::interpreter::Interpreter;
 use crate::environment::key::EnvKey;
 use crate::environment::seal::Deviation;
 use crate::environment::store::{Ready, Spec, State, Store};
-use crate::environment::{Pinned, Progress};
 use crate::event::Glimpse;
 use crate::finding::Finding;
 use crate::plan;
@@ -70,11 +70,12 @@ pub(super) fn store(context: &Context, repo: &Repo) -> Store {
 }
 
 /// What is to be built, with the caller's own index settings for the fetch.
-pub(super) fn spec(context: &Context, interpreter: &Interpreter, pinned: &[Pinned], rebuild: bool) -> Spec {
+pub(super) fn spec(context: &Context, interpreter: &Interpreter, survey: &Survey, rebuild: bool) -> Spec {
     let uv_toml = context.vars.uv_toml_path().and_then(|path| std::fs::read_to_string(path).ok());
     Spec {
         interpreter: interpreter.clone(),
-        closure: pinned.to_vec(),
+        closure: survey.pinned.clone(),
+        project: survey.project.clone(),
         settings: Settings {
             offline: context.global.offline,
             env: context.vars.all.clone(),
@@ -134,11 +135,16 @@ fn surveyed(context: &Context, repo: &Repo) -> Result<(Survey, EnvKey), Failure>
         .into())
 }
 
+/// The environment that the lock of the worktree asks for, where that can be known.
+pub(super) fn current_key(context: &Context, repo: &Repo) -> Option<EnvKey> {
+    surveyed(context, repo).ok().map(|(_, key)| key)
+}
+
 /// Builds the environment if it is not there; says in one line what came of it.
 pub(super) fn build(context: &Context, repo: &Repo, force: bool) -> Result<String, Failure> {
     let (survey, key) = surveyed(context, repo)?;
     let interpreter = survey.interpreter.as_ref().expect("a key is made from an interpreter");
-    let spec = spec(context, interpreter, &survey.pinned, force);
+    let spec = spec(context, interpreter, &survey, force);
     let store = store(context, repo);
     let there = !force && store.path(&key).is_dir();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::broken)?;

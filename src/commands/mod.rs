@@ -5,9 +5,12 @@ mod check;
 mod context;
 mod env;
 mod exec;
+mod gc;
 mod hook;
 mod hooks;
+mod init;
 mod jobs;
+mod lock;
 mod matrix;
 mod pipeline;
 mod publish;
@@ -90,10 +93,9 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
         Command::Report(args) => report::report(context, &args),
         Command::Diff { left, right } => report::diff(context, &left, &right),
         Command::Explain { what } => report::explain(context, what.as_deref()),
-        Command::Init(_) | Command::Lock(_) | Command::Gc(_) => {
-            ui::error("not built yet", None);
-            ExitCode::USAGE
-        }
+        Command::Init(args) => init::init(context, &args),
+        Command::Lock(args) => lock::lock(context, &args),
+        Command::Gc(args) => gc::gc(context, &args),
         Command::Schema => {
             ui::out(&crate::lock::schema::schema());
             ExitCode::PASSED

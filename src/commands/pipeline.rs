@@ -20,7 +20,7 @@ use crate::session::recorder::{self, Recorder};
 use crate::session::{self, Signals, World};
 use crate::snapshot;
 use crate::ui::Face;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What a run is to do.
 pub(super) struct Job {
@@ -41,7 +41,6 @@ pub(super) struct Job {
 /// A run that is over.
 pub(super) struct Done {
     pub(super) outcome: Outcome,
-    pub(super) run_dir: PathBuf,
 }
 
 /// Why a run could not even begin.
@@ -56,9 +55,12 @@ pub(super) enum BeginError {
 /// Runs a job to its report. What goes wrong after the run has a folder is in the outcome.
 pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> Result<Done, BeginError> {
     let state = repo.state_dir();
-    fs_err::create_dir_all(state.join("runs"))?;
+    fs_err::create_dir_all(&state)?;
+    crate::artifacts::exclude_from_status(repo)?;
+    let run_lock = publish::lock(&state)?;
+    publish::sweep(&run_lock)?;
     let id = runs::new_id(jiff::Timestamp::now());
-    let run_dir = state.join("runs").join(&id);
+    let run_dir = run_lock.begin(&id)?;
     fs_err::create_dir_all(run_dir.join("logs"))?;
     let first = EventKind::RunStarted {
         events_version: recorder::VERSION,
@@ -88,9 +90,9 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     }
     recorder.finish();
     let tails = runs::tails(&run_dir, &recorder.outcome);
-    publish::publish(repo, &run_dir, &recorder.outcome, publish_wanted);
+    publish::finish(&run_lock, repo, &run_dir, &recorder.outcome, publish_wanted);
     recorder.face.finish(&recorder.outcome, &tails, &run_dir);
-    Ok(Done { outcome: recorder.outcome, run_dir })
+    Ok(Done { outcome: recorder.outcome })
 }
 
 /// Why a run stops before its steps, beside findings.
@@ -184,7 +186,7 @@ impl Drive<'_> {
     async fn environment(&mut self, survey: &mut Survey) -> Result<Option<Ready>, Stop> {
         let (Some(key), Some(interpreter)) = (survey.key.clone(), &survey.interpreter) else { return Ok(None) };
         let store = super::env::store(self.context, self.repo);
-        let spec = super::env::spec(self.context, interpreter, &survey.pinned, false);
+        let spec = super::env::spec(self.context, interpreter, survey, false);
         let stage = self.recorder.stage_started("environment", format!("Python {}", interpreter.facts.version));
         let there = store.path(&key).is_dir();
         if there && self.job.deep {

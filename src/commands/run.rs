@@ -48,6 +48,8 @@ pub(super) fn request(context: &Context, args: &Run, ci: bool) -> Request {
         changed_only: context.vars.changed_only,
         pytest_addopts: context.vars.pytest_addopts.clone(),
         strict_tree: ci || context.vars.ci,
+        update_collection: false,
+        hash_seed: None,
         jobs: args.jobs,
     }
 }
@@ -55,7 +57,7 @@ pub(super) fn request(context: &Context, args: &Run, ci: bool) -> Request {
 /// `worktree`, `index`, or a revision.
 pub(super) fn source(text: &str) -> Source {
     match text {
-        "worktree" => Source::Worktree,
+        "" | "worktree" => Source::Worktree,
         "index" => Source::Index { index_file: None },
         revision => Source::Commit(revision.to_owned()),
     }

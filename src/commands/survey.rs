@@ -11,6 +11,7 @@ use crate::facts::git::TreeState;
 use crate::finding::Finding;
 use crate::frame::Observed;
 use crate::lock::closure::{Closure, ClosureError};
+use crate::lock::init::{ProjectFiles, project_name as project_name_of};
 use crate::lock::{LOCK_PATH, Lock, stale};
 use crate::plan::inputs::{ClosureFacts, Facts, MachineFacts, PythonFacts};
 use crate::repo::{Repo, Source, shown};
@@ -24,6 +25,8 @@ pub(super) struct Survey {
     pub(super) interpreter: Option<Interpreter>,
     pub(super) pinned: Vec<Pinned>,
     pub(super) key: Option<EnvKey>,
+    /// The project's own distribution name.
+    pub(super) project: Option<String>,
 }
 
 /// The largest lock, in bytes. A real one has a few KiB.
@@ -79,6 +82,7 @@ pub(super) fn survey(context: &Context, repo: &Repo, lock: &Lock, asked: Asked<'
         interpreter.as_ref().filter(|_| matches!(closure, ClosureFacts::Ready(_))).map(|i| EnvKey::new(i, &pinned));
     let facts = Facts {
         ft_version: env!("CARGO_PKG_VERSION").to_owned(),
+        repository: repo.root.display().to_string(),
         python: interpreter.as_ref().map(|i| PythonFacts { version: i.facts.version.clone() }),
         pythons_found,
         closure,
@@ -88,7 +92,16 @@ pub(super) fn survey(context: &Context, repo: &Repo, lock: &Lock, asked: Asked<'
         machine: if asked.cells { machine() } else { MachineFacts { cpus: cpus(), ..MachineFacts::default() } },
         collection_manifest: lock.collection.manifest.as_ref().and_then(|path| text(&texts, path.as_str())),
     };
-    Survey { facts, interpreter, pinned, key }
+    let project = project_name(&texts);
+    Survey { facts, interpreter, pinned, key, project }
+}
+
+/// Where a project says its name.
+const NAMING: [&str; 2] = ["pyproject.toml", "setup.cfg"];
+
+fn project_name(texts: &Texts) -> Option<String> {
+    let texts = NAMING.iter().filter_map(|path| Some(((*path).to_owned(), text(texts, path)?))).collect();
+    project_name_of(&ProjectFiles { tracked: Vec::new(), texts })
 }
 
 type Texts = BTreeMap<String, Result<Vec<u8>, String>>;
@@ -104,6 +117,8 @@ fn read_texts(files: &Files<'_>, lock: &Lock) -> Texts {
         paths.extend(environment.sources.iter().cloned());
     }
     paths.extend(lock.collection.manifest.iter().map(ToString::to_string));
+    // They name the project.
+    paths.extend(NAMING.map(str::to_owned));
     paths.sort();
     paths.dedup();
     match files.read_all(&paths) {

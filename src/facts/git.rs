@@ -4,6 +4,7 @@
 //! worktrees, submodules, sparse checkouts and every format of index mean what they mean to git.
 
 mod cache;
+mod folder;
 mod state;
 
 pub use state::{TreeState, tree_state};

@@ -1,11 +1,11 @@
-"""Measures what the test steps covered: `ft_coverage.py REPOSITORY [DIRECTORY...]`, started in the tree.
+"""Measures what the test steps covered: `ft_coverage.py [REPOSITORY [DIRECTORY...]]`, started in the tree.
 
 Looks for coverage data in the tree and in the given directories (the working directories of the test steps), combines
 it without touching it, and writes to $FT_OUT (by default /ft/out):
 
   coverage.dat     the combined data
   coverage.json    `coverage json` of it
-  coverage.mapped  the same data with paths below REPOSITORY, so that `coverage html` works there
+  coverage.mapped  with a REPOSITORY: the same data with paths below it, so that `coverage html` works there
 
 Exit status 3: there is no data. 1: coverage.py can't report it. coverage.py 5 and later.
 """
@@ -83,14 +83,13 @@ def main(repository, directories):
         return 3
     os.replace(temporary, os.path.join(OUT, "coverage.json"))
     cov.get_data().close()
-    map_paths(target, os.path.join(OUT, "coverage.mapped"), work, repository.rstrip("/"))
+    if repository:
+        map_paths(target, os.path.join(OUT, "coverage.mapped"), work, repository.rstrip("/"))
     return 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("usage: ft_coverage.py REPOSITORY [DIRECTORY...]")
     try:
-        sys.exit(main(sys.argv[1], sys.argv[2:]))
+        sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else None, sys.argv[2:]))
     except CoverageException as error:
         sys.exit("ft_coverage: %s" % error)

@@ -12,6 +12,8 @@ import sys
 import pytest
 
 OUT = os.path.join(os.environ.get("FT_OUT", "/ft/out"), "pytest.json")
+# Paths of the tree are told relative to it.
+WORK = "/ft/work/" if os.path.isdir("/ft/work") else os.getcwd() + "/"
 # What a message may have at most; its end says what went wrong.
 TAIL = 4096
 WARNING_LINES = 20
@@ -88,6 +90,12 @@ def reason_of_skip(report):
     return tail(why[len("Skipped: "):] if why.startswith("Skipped: ") else why)
 
 
+def reason_of_xfail(report):
+    """pytest before 7 puts "reason: " before it."""
+    why = tail(report.wasxfail)
+    return why[len("reason: "):] if why.startswith("reason: ") else why
+
+
 class Test:
     """One test over its phases: set-up, call and tear-down, each perhaps more than once."""
 
@@ -119,7 +127,7 @@ class Test:
             xfail = hasattr(report, "wasxfail")
             if self.result not in ("failed", "error"):
                 self.result = "xfailed" if xfail else "skipped"
-                self.message = tail(report.wasxfail) if xfail else reason_of_skip(report)
+                self.message = reason_of_xfail(report) if xfail else reason_of_skip(report)
         elif outcome == "passed" and when == "call" and self.result is None:
             self.result = "xpassed" if hasattr(report, "wasxfail") else "passed"
         if when == "teardown":
@@ -158,13 +166,10 @@ class Recorder:
         self.warning_lines = []
         self.shared_warnings = set()
         self.renamed = {}
-        self.reasons = {}
         self.broken_off = False
-        self.session = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session):
-        self.session = session
         self.write(None)
 
     def pytest_collectreport(self, report):
@@ -196,7 +201,6 @@ class Recorder:
         said = getattr(node, "workeroutput", {}).get("ft")
         if said:
             self.xdist = True
-            self.reasons.update(dict.fromkeys(said["uncacheable"]))
             self.renamed.update(said["renamed"])
             self.deselected = max(self.deselected, said["deselected"])
             for row in said["skipped_modules"]:
@@ -204,8 +208,9 @@ class Recorder:
                     self.skipped_modules.append(row)
 
     def pytest_warning_recorded(self, warning_message, when, nodeid, location):
+        filename = warning_message.filename
         line = "%s:%s: %s: %s" % (
-            warning_message.filename,
+            filename[len(WORK):] if filename.startswith(WORK) else filename,
             warning_message.lineno,
             warning_message.category.__name__,
             str(warning_message.message).split("\n", 1)[0],
@@ -260,7 +265,8 @@ class Recorder:
             return  # a test forked, and its child came to the end of the session
         if exit_status is not None and self.renamed:
             self.collected = [self.renamed.get(nodeid, nodeid) for nodeid in self.collected]
-        reasons = self.reasons if self.xdist else self.watch.reasons
+        # What runs in a worker before it knows this plugin is not seen, and xdist itself uses processes and sockets.
+        reasons = ["collected by workers of xdist, which are not watched"] if self.xdist else self.watch.reasons
         said = {
             "pid": self.pid,
             "collected": self.collected,
@@ -282,9 +288,8 @@ class Recorder:
 class Worker:
     """In a worker of xdist: says to its leader what only a worker sees."""
 
-    def __init__(self, config, watch):
+    def __init__(self, config):
         self.config = config
-        self.watch = watch
         self.deselected = 0
         self.skipped_modules = []
         self.renamed = {}
@@ -298,7 +303,6 @@ class Worker:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session):
-        self.watch.on = False
         # `--dist loadgroup` appends "@group" to the ids, which are then not those that are collected elsewhere.
         if self.config.getoption("loadgroup", False) or self.config.getoption("dist", "") == "loadgroup":
             for item in session.items:
@@ -308,7 +312,6 @@ class Worker:
 
     def pytest_sessionfinish(self):
         self.config.workeroutput["ft"] = {
-            "uncacheable": sorted(self.watch.reasons),
             "renamed": self.renamed,
             "deselected": self.deselected,
             "skipped_modules": self.skipped_modules,
@@ -341,7 +344,8 @@ def pytest_configure(config):
         return
     _claimed = True
     if hasattr(config, "workerinput"):
-        config.pluginmanager.register(Worker(config, _watch), "ft-worker")
+        _watch.on = False
+        config.pluginmanager.register(Worker(config), "ft-worker")
     elif led_by_another():
         _watch.on = False
     else:

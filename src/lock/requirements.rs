@@ -146,9 +146,20 @@ fn entry(line: usize, text: &str) -> Result<Option<Entry>, ClosureError> {
 /// # Errors
 /// As [`super::closure::Closure::from_requirements`].
 pub fn normalised(text: &str) -> Result<String, ClosureError> {
+    normalised_without(text, |_| false)
+}
+
+/// The same without the distributions (PEP 503 names) that `left_out` names: the project itself, which a test tool may
+/// depend on, and what another closure holds.
+///
+/// # Errors
+/// As [`normalised`].
+pub fn normalised_without(text: &str, left_out: impl Fn(&str) -> bool) -> Result<String, ClosureError> {
     let mut entries = Vec::new();
     for (line, text) in logical_lines(text) {
-        if let Some(entry) = entry(line, &text)? {
+        if let Some(entry) = entry(line, &text)?
+            && !left_out(entry.name.as_ref())
+        {
             entries.push(entry);
         }
     }

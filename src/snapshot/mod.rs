@@ -136,7 +136,8 @@ pub fn take(repo: &Repo, source: &Source, exclude: &GlobSet, to: &Path) -> Resul
     entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     let file = tempfile::NamedTempFile::new_in(folder).map_err(SnapshotError::io(folder))?;
     let mut tar = tar_writer::TarWriter::new(file);
-    read::write_files(from, &entries, &mut tar, &mut notes)?;
+    let modes_count = tree.is_some() || file_mode(repo)?;
+    read::write_files(from, &entries, modes_count, &mut tar, &mut notes)?;
     let entries_of_tree = tar.entries();
     let history = history::make(
         &history::Wanted { repo, head: head.as_deref(), from, entries: &entries, exclude },
@@ -166,6 +167,13 @@ fn commit(repo: &Repo, name: &str) -> Result<String, GitError> {
     let asked = format!("{name}^{{commit}}");
     let id = Git::at(&repo.top).args(["rev-parse", "--verify", "--end-of-options", &asked]).output()?;
     Ok(line(&id))
+}
+
+/// Whether the worktree's executable bits mean something.
+fn file_mode(repo: &Repo) -> Result<bool, GitError> {
+    let set =
+        Git::at(&repo.top).args(["config", "--type=bool", "--default=true", "--get", "core.fileMode"]).output()?;
+    Ok(line(&set) == "true")
 }
 
 fn note_missing_submodules(root: &Path, entries: &[Tracked], notes: &mut Vec<String>) {

@@ -30,7 +30,13 @@ fn environment() -> &'static Ready {
     let build = || {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join(".firsttry"), shared_wheels());
-        let spec = Spec { interpreter: interpreter(), closure: pinned(BACKENDS), settings: settings(), rebuild: false };
+        let spec = Spec {
+            interpreter: interpreter(),
+            closure: pinned(BACKENDS),
+            settings: settings(),
+            project: None,
+            rebuild: false,
+        };
         let ready = block(store.ensure(&spec, &mut InCell, &mut |_| {})).unwrap();
         (directory, ready)
     };
@@ -286,7 +292,7 @@ fn a_locked_sdist_is_built_from_the_closure_where_the_lock_allows_it() {
     let sdist = [("iniconfig", "2.0.0", "2d91e135bf72d31a410b17c16da610a82cb55f6b0477d1a902134b24a455b8b3")];
     let mut closure = pinned(BACKENDS);
     closure.extend(pinned(&sdist));
-    let mut spec = Spec { interpreter: interpreter(), closure, settings: settings(), rebuild: false };
+    let mut spec = Spec { interpreter: interpreter(), closure, settings: settings(), project: None, rebuild: false };
     let refused = block(store.ensure(&spec, &mut InCell, &mut |_| {})).unwrap_err().to_string();
     assert!(refused.contains("iniconfig"), "{refused}");
     spec.closure.last_mut().unwrap().sdist = true;

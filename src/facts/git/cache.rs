@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const MAGIC: &[u8; 8] = b"ftree 1\n";
+const MAGIC: &[u8; 8] = b"ftree 2\n";
 /// Nanoseconds by which a stamp must be older than the look at it. The clock that file systems use ticks every 10 ms or
 /// faster.
 const YOUNG: i64 = 50_000_000;
@@ -48,6 +48,19 @@ impl Stamp {
         {
             let modified = meta.modified().map(nanos).unwrap_or_default();
             Stamp { size: meta.len(), modified, changed: modified, inode: 0, mode: 0 }
+        }
+    }
+
+    /// The same from stat(2).
+    #[cfg(target_os = "linux")]
+    pub fn of_stat(stat: &rustix::fs::Stat) -> Stamp {
+        let nanos = |seconds: i64, rest: u64| seconds.wrapping_mul(1_000_000_000).wrapping_add_unsigned(rest);
+        Stamp {
+            size: stat.st_size.unsigned_abs(),
+            modified: nanos(stat.st_mtime, stat.st_mtime_nsec),
+            changed: nanos(stat.st_ctime, stat.st_ctime_nsec),
+            inode: stat.st_ino,
+            mode: stat.st_mode,
         }
     }
 
@@ -90,6 +103,17 @@ pub struct Told<'a> {
     pub sha256: [u8; 32],
 }
 
+/// What was concluded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verdict {
+    /// The commit, in hex; empty before the first one.
+    pub head: Vec<u8>,
+    /// The key of the tracked files.
+    pub key: [u8; 32],
+    /// What differed from HEAD: a function of HEAD, the index, and the tracked files.
+    pub changed: Vec<Vec<u8>>,
+}
+
 /// What was known.
 #[derive(Debug, Default)]
 pub struct Cache {
@@ -98,6 +122,8 @@ pub struct Cache {
     taken: i64,
     /// The index that the tracked names are from; the default where they depend on more than that.
     names: Stamp,
+    /// What was concluded from it all.
+    pub verdict: Verdict,
     entries: Vec<Entry>,
     /// The entries before this one are tracked. Each part is sorted by path.
     tracked: usize,
@@ -129,6 +155,14 @@ impl Cache {
         };
         let taken = i64::from_le_bytes(next(8)?.1.try_into().ok()?);
         let names = Stamp::take(next(STAMP)?.1.try_into().ok()?);
+        let key = next(32)?.1.try_into().ok()?;
+        let head_length = next(1)?.1[0] as usize;
+        let head = next(head_length)?.1.to_vec();
+        let mut changed = Vec::new();
+        for _ in 0..u32::from_le_bytes(next(4)?.1.try_into().ok()?) {
+            let length = u32::from_le_bytes(next(4)?.1.try_into().ok()?) as usize;
+            changed.push(next(length)?.1.to_vec());
+        }
         let tracked = u32::from_le_bytes(next(4)?.1.try_into().ok()?) as usize;
         let mut entries = Vec::with_capacity(tracked.min(body.len() / STAMP));
         while let Some((_, length)) = next(2) {
@@ -138,7 +172,19 @@ impl Cache {
             let sha256 = next(32)?.1.try_into().ok()?;
             entries.push(Entry { path: (start, start + length), stamp, sha256 });
         }
-        (tracked <= entries.len()).then_some(Cache { taken, names, entries, tracked, bytes })
+        (tracked <= entries.len()).then_some(Cache {
+            taken,
+            names,
+            verdict: Verdict { head, key, changed },
+            entries,
+            tracked,
+            bytes,
+        })
+    }
+
+    /// The index that the names are from.
+    pub fn names_stamp(&self) -> Stamp {
+        self.names
     }
 
     /// The names of what git tracks, if they are from this index.
@@ -172,11 +218,20 @@ impl Cache {
         place: &Path,
         taken: SystemTime,
         names: Stamp,
+        verdict: &Verdict,
         entries: impl Iterator<Item = Told<'a>>,
     ) -> std::io::Result<()> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(nanos(taken).to_le_bytes());
         names.put(&mut bytes);
+        bytes.extend(verdict.key);
+        bytes.push(u8::try_from(verdict.head.len()).unwrap_or_default());
+        bytes.extend_from_slice(&verdict.head);
+        bytes.extend((verdict.changed.len() as u32).to_le_bytes());
+        for path in &verdict.changed {
+            bytes.extend((path.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(path);
+        }
         let count_at = bytes.len();
         bytes.extend([0; 4]);
         let mut tracked: u32 = 0;
@@ -213,9 +268,18 @@ mod tests {
         let place = dir.path().join("cache");
         let told = |path, tracked| Told { path, tracked, stamp: stamp(nanos), sha256: [9; 32] };
         let taken = UNIX_EPOCH + std::time::Duration::from_nanos(taken as u64);
-        Cache::save(&place, taken, stamp(1), [told(b"a", true), told(b"b/c", true), told(b"a new", false)].into_iter())
-            .unwrap();
-        Cache::load(&place)
+        let verdict = Verdict { head: b"abc".to_vec(), key: [3; 32], changed: vec![b"a".to_vec()] };
+        Cache::save(
+            &place,
+            taken,
+            stamp(1),
+            &verdict,
+            [told(b"a", true), told(b"b/c", true), told(b"a new", false)].into_iter(),
+        )
+        .unwrap();
+        let cache = Cache::load(&place);
+        assert_eq!(cache.verdict, verdict);
+        cache
     }
 
     #[test]

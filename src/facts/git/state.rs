@@ -5,14 +5,14 @@
 //! Files are read again only where their stamp moved or is too young to be trusted (see [`super::cache`]); git walks
 //! the tree for untracked files meanwhile.
 
-use super::cache::{Cache, Stamp, Told};
+use super::cache::{Cache, Stamp, Told, Verdict};
+use super::folder::{Folder, Look, open_root};
 use crate::git::{Git, GitError, tracked};
 use crate::repo::{Kind, Repo, Source, is_ours, native, parse_status, shown};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::io::Read;
 use std::time::SystemTime;
 
 /// How often a file that moves while it is read is read again.
@@ -88,31 +88,73 @@ pub fn tree_state(repo: &Repo, source: &Source) -> Result<TreeState, GitError> {
 fn worktree_state(repo: &Repo) -> Result<TreeState, GitError> {
     let place = repo.state_dir().join("tree-cache");
     let taken = SystemTime::now();
-    let (status, looked) = std::thread::scope(|scope| {
-        let status = scope.spawn(|| status(repo));
-        let looked = look_at_tracked(repo, &place);
-        (status.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), looked)
-    });
-    let (status, mut looked) = (status?, looked?);
-    let untracked = look_at_all(repo, &status.untracked, &looked.cache)?;
-    let key = key_of(&looked.files);
-    let untracked_key = key_of(&untracked);
+    let cache = Cache::load(&place);
+    let index = std::fs::symlink_metadata(repo.git_dir.join("index")).map(|meta| Stamp::of(&meta)).unwrap_or_default();
+    let head = repo.head.clone().unwrap_or_default().into_bytes();
+    let known = cache.names(&index).filter(|_| cache.verdict.head == head);
+    let unmoved = known.is_some();
+    let looked = match known {
+        Some(names) => look_again(repo, &cache, &names)?,
+        None => look_anew(repo, &cache, index)?,
+    };
+    let untracked = look_at_all(repo, &looked.status.untracked, &cache)?;
     let (files, read) = (looked.files.len(), looked.files.iter().filter(|file| file.read).count());
-    let any_read = read > 0 || untracked.iter().any(|file| file.read);
-    if any_read || looked.names_moved {
-        let kept = looked
-            .files
-            .iter()
-            .map(Seen::told)
-            .chain(untracked.iter().map(|file| Told { tracked: false, ..file.told() }));
+    let Status { changed, untracked: untracked_paths } = looked.status;
+    let verdict = Verdict { head, key: looked.key, changed };
+    if !unmoved || read > 0 || untracked.iter().any(|file| file.read) || verdict != cache.verdict {
+        let others = untracked.iter().map(|file| Told { tracked: false, ..file.told() });
+        let told = looked.files.iter().map(Seen::told).chain(others);
         // Without it the next check reads more files. Losing it is not worth a word.
-        let _ = Cache::save(&place, taken, looked.names_stamp, kept);
+        let _ = Cache::save(&place, taken, looked.names_stamp, &verdict, told);
     }
-    let mut changed = status.changed;
-    changed.append(&mut looked.hidden);
-    changed.sort_unstable();
-    changed.dedup();
-    Ok(TreeState { key, untracked_key, dirty: !changed.is_empty(), changed, untracked: status.untracked, files, read })
+    Ok(TreeState {
+        key: hex::encode(looked.key),
+        untracked_key: hex::encode(key_of(&untracked)),
+        dirty: !verdict.changed.is_empty(),
+        changed: verdict.changed,
+        untracked: untracked_paths,
+        files,
+        read,
+    })
+}
+
+struct Looked {
+    files: Vec<Seen>,
+    key: [u8; 32],
+    status: Status,
+    /// The index that the names are from, where that is all that they depend on.
+    names_stamp: Stamp,
+}
+
+/// HEAD and index are those of last time, so git need only look for untracked files while we look at the tracked ones.
+/// Where one of those moved, git says what differs now.
+fn look_again(repo: &Repo, cache: &Cache, names: &[&[u8]]) -> Result<Looked, GitError> {
+    let (untracked, files) = std::thread::scope(|scope| {
+        let untracked = scope.spawn(|| untracked(repo));
+        let files = look_at_all(repo, names, cache);
+        (untracked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), files)
+    });
+    let (untracked, files) = (untracked?, files?);
+    let key = key_of(&files);
+    let changed = if key == cache.verdict.key {
+        cache.verdict.changed.clone()
+    } else {
+        status(repo, "--untracked-files=no")?.changed
+    };
+    Ok(Looked { files, key, status: Status { changed, untracked }, names_stamp: cache.names_stamp() })
+}
+
+fn look_anew(repo: &Repo, cache: &Cache, index: Stamp) -> Result<Looked, GitError> {
+    let (status, files) = std::thread::scope(|scope| {
+        let status = scope.spawn(|| status(repo, "--untracked-files=all"));
+        let files = look_at_tracked(repo, cache, index);
+        (status.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), files)
+    });
+    let (mut status, (files, mut hidden, names_stamp)) = (status?, files?);
+    status.changed.append(&mut hidden);
+    status.changed.sort_unstable();
+    status.changed.dedup();
+    Ok(Looked { key: key_of(&files), files, status, names_stamp })
 }
 
 /// Paths relative to the root, and without ours.
@@ -121,9 +163,9 @@ struct Status {
     untracked: Vec<Vec<u8>>,
 }
 
-fn status(repo: &Repo) -> Result<Status, GitError> {
+fn status(repo: &Repo, which: &str) -> Result<Status, GitError> {
     let output = Git::at(&repo.root)
-        .args(["status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=none"])
+        .args(["status", "--porcelain=v2", "-z", which, "--no-renames", "--ignore-submodules=none"])
         .args(["--", "."].iter().filter(|_| repo.root != repo.top))
         .output()?;
     let status = parse_status(&output)?;
@@ -138,7 +180,18 @@ fn status(repo: &Repo) -> Result<Status, GitError> {
         path
     }));
     untracked.sort_unstable();
-    Ok(Status { changed: below(status.changed), untracked })
+    let mut changed = below(status.changed);
+    changed.sort_unstable();
+    Ok(Status { changed, untracked })
+}
+
+/// What git neither tracks nor ignores, where there are no submodules: half the price of a whole status.
+fn untracked(repo: &Repo) -> Result<Vec<Vec<u8>>, GitError> {
+    let output = Git::at(&repo.root).args(["ls-files", "--others", "--exclude-standard", "-z"]).output()?;
+    let paths = output.split(|b| *b == 0).filter(|path| !path.is_empty() && !is_ours(path));
+    let mut paths: Vec<_> = paths.map(<[u8]>::to_vec).collect();
+    paths.sort_unstable();
+    Ok(paths)
 }
 
 /// A path and what is there.
@@ -158,31 +211,18 @@ impl Seen {
     }
 }
 
-struct Looked {
-    cache: Cache,
-    files: Vec<Seen>,
-    hidden: Vec<Vec<u8>>,
-    /// The index that the names are from, where that is all that they depend on.
-    names_stamp: Stamp,
-    names_moved: bool,
-}
+/// The files, what the index hides of them, and the stamp of the index where the names depend on nothing else.
+type Tracked = (Vec<Seen>, Vec<Vec<u8>>, Stamp);
 
-fn look_at_tracked(repo: &Repo, place: &Path) -> Result<Looked, GitError> {
-    let cache = Cache::load(place);
-    let index = std::fs::symlink_metadata(repo.git_dir.join("index")).map(|meta| Stamp::of(&meta)).unwrap_or_default();
-    if let Some(names) = cache.names(&index) {
-        let files = look_at_all(repo, &names, &cache)?;
-        return Ok(Looked { cache, files, hidden: Vec::new(), names_stamp: index, names_moved: false });
-    }
+fn look_at_tracked(repo: &Repo, cache: &Cache, index: Stamp) -> Result<Tracked, GitError> {
     let mut listed = tracked(&repo.root, None)?;
-    // A submodule has an index of its own, and a flag of the index can be set without a trace in the names.
+    // A submodule has an index of its own, and what the index hides must be compared each time.
     let simple = listed.iter().all(|entry| entry.kind != Kind::Submodule && !entry.unwatched);
-    let names_stamp = if simple { index } else { Stamp::default() };
     let hidden = hidden_changes(repo, &listed)?;
     listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     let names: Vec<_> = listed.into_iter().map(|entry| entry.path).collect();
-    let files = look_at_all(repo, &names, &cache)?;
-    Ok(Looked { cache, files, hidden, names_stamp, names_moved: simple })
+    let files = look_at_all(repo, &names, cache)?;
+    Ok((files, hidden, if simple { index } else { Stamp::default() }))
 }
 
 /// Tracked files that differ although the index tells git not to look; those too that are not there (sparse checkout).
@@ -210,66 +250,56 @@ fn hidden_changes(repo: &Repo, listed: &[crate::repo::Tracked]) -> Result<Vec<Ve
 }
 
 fn look_at_all<P: AsRef<[u8]> + Sync>(repo: &Repo, paths: &[P], cache: &Cache) -> Result<Vec<Seen>, GitError> {
+    let root =
+        open_root(&repo.root).map_err(|source| GitError::Io { line: repo.root.display().to_string(), source })?;
     let looked: Vec<Vec<Seen>> = paths
         .par_chunks(512)
         .enumerate()
         .map(|(n, chunk)| {
+            let mut folder = Folder::new(&root);
             let each = chunk.iter().enumerate();
-            each.map(|(i, path)| look_at(repo, path.as_ref(), cache, n * 512 + i)).collect::<Result<_, _>>()
+            each.map(|(i, path)| {
+                let path = path.as_ref();
+                look_at(&mut folder, path, cache, n * 512 + i)
+                    .map_err(|source| GitError::Io { line: shown(path), source })
+            })
+            .collect::<Result<_, _>>()
         })
         .collect::<Result<_, GitError>>()?;
     Ok(looked.into_iter().flatten().collect())
 }
 
 /// `guess` is where the cache may have the path.
-fn look_at(repo: &Repo, path: &[u8], cache: &Cache, guess: usize) -> Result<Seen, GitError> {
-    let at = repo.root.join(native(path));
-    let io = |source| GitError::Io { line: shown(path), source };
+fn look_at(folder: &mut Folder<'_>, path: &[u8], cache: &Cache, guess: usize) -> std::io::Result<Seen> {
     let seen = |kind, stamp, sha256, read| Seen { path: path.to_vec(), kind, stamp, sha256, read };
     let mut left = TRIES;
     loop {
         left -= 1;
-        let meta = match at.symlink_metadata() {
-            Ok(meta) => meta,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return Ok(seen(b'-', Stamp::default(), [0; 32], false));
-            }
-            Err(error) => return Err(io(error)),
+        let look = match folder.look(path)? {
+            None => return Ok(seen(b'-', Stamp::default(), [0; 32], false)),
+            Some(Look { kind: kind @ (b'd' | b'?'), .. }) => return Ok(seen(kind, Stamp::default(), [0; 32], false)),
+            Some(look) => look,
         };
-        let kind = match () {
-            () if meta.is_symlink() => b'l',
-            () if meta.is_dir() => b'd',
-            () if !meta.is_file() => b'?',
-            () if is_executable(&meta) => b'x',
-            () => b'f',
-        };
-        if matches!(kind, b'd' | b'?') {
-            return Ok(seen(kind, Stamp::default(), [0; 32], false));
+        if let Some(sha256) = cache.sha256(path, &look.stamp, guess) {
+            return Ok(seen(look.kind, look.stamp, sha256, false));
         }
-        let stamp = Stamp::of(&meta);
-        if let Some(sha256) = cache.sha256(path, &stamp, guess) {
-            return Ok(seen(kind, stamp, sha256, false));
-        }
-        let content = if kind == b'l' {
-            at.read_link().map(|target| Sha256::digest(crate::repo::path_bytes(&target)).into())
-        } else {
-            hash(&at)
+        let content = match look.kind {
+            b'l' => folder.target(path).map(|target| Sha256::digest(target).into()),
+            _ => folder.open(path).and_then(hash),
         };
         match content {
-            Ok(sha256) if at.symlink_metadata().map(|meta| Stamp::of(&meta)).ok() == Some(stamp) => {
-                return Ok(seen(kind, stamp, sha256, true));
-            }
+            Ok(sha256) if folder.look(path)? == Some(look) => return Ok(seen(look.kind, look.stamp, sha256, true)),
             // Moved meanwhile: look again. What is written to without end is given as it was read, and not remembered.
-            Ok(sha256) if left == 0 => return Ok(seen(kind, Stamp::default(), sha256, true)),
+            Ok(sha256) if left == 0 => return Ok(seen(look.kind, Stamp::default(), sha256, true)),
             Ok(_) => {}
-            Err(error) if left > 0 && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {}
-            Err(error) => return Err(io(error)),
+            // A file that became a link or went away.
+            Err(_) if left > 0 && folder.look(path)? != Some(look) => {}
+            Err(error) => return Err(error),
         }
     }
 }
 
-fn hash(at: &Path) -> std::io::Result<[u8; 32]> {
-    let mut file = File::open(at)?;
+fn hash(mut file: File) -> std::io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
     let mut buffer = [0; 1 << 15];
     loop {
@@ -280,19 +310,7 @@ fn hash(at: &Path) -> std::io::Result<[u8; 32]> {
     }
 }
 
-fn is_executable(meta: &std::fs::Metadata) -> bool {
-    #[cfg(unix)]
-    {
-        std::os::unix::fs::MetadataExt::mode(meta) & 0o100 != 0
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = meta;
-        false
-    }
-}
-
-fn key_of(files: &[Seen]) -> String {
+fn key_of(files: &[Seen]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for file in files {
         hash.update((file.path.len() as u64).to_le_bytes());
@@ -300,7 +318,7 @@ fn key_of(files: &[Seen]) -> String {
         hash.update([file.kind]);
         hash.update(file.sha256);
     }
-    hex::encode(hash.finalize())
+    hash.finalize().into()
 }
 
 #[cfg(test)]

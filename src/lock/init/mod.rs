@@ -189,6 +189,12 @@ pub fn init(files: &ProjectFiles, pythons: &[String], version: &str) -> Result<I
     Ok(Init { lock, notes, warnings, uncovered })
 }
 
+/// The project's own distribution name, normalised as PEP 503 says; `None` where it has none or can't be read.
+#[must_use]
+pub fn project_name(files: &ProjectFiles) -> Option<String> {
+    Declared::read(files).ok()?.name.as_deref().map(declared::normal)
+}
+
 /// A raw lock as text: fields that are absent are left out.
 #[must_use]
 pub fn write(raw: &RawLock) -> String {

@@ -20,6 +20,12 @@ pub struct Uncovered {
     pub reason: String,
 }
 
+impl std::fmt::Display for Uncovered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} / {}: {} ({})", self.workflow, self.job, self.step, self.command, self.reason)
+    }
+}
+
 /// Everything that the workflows run and the lock does not, in the order of the files. What can't be read becomes a
 /// warning that names the file.
 #[must_use]

@@ -236,3 +236,14 @@ fn a_tree_without_a_commit_has_a_state() {
     fixture.git(["add", "a"]);
     assert_eq!(state(&fixture).changed_names(), ["a"]);
 }
+
+#[test]
+fn a_file_behind_a_folder_that_became_a_link_is_gone() {
+    let fixture = Fixture::with(&[("dir/a", "1"), ("b", "1")]);
+    let before = settle(&fixture);
+    std::fs::rename(fixture.top.join("dir"), fixture.dir.path().join("moved")).unwrap();
+    std::os::unix::fs::symlink(fixture.dir.path().join("moved"), fixture.top.join("dir")).unwrap();
+    let after = state(&fixture);
+    assert_ne!(after.key, before.key);
+    assert_eq!((after.changed_names(), after.untracked_names()), (vec!["dir/a".to_owned()], vec!["dir".to_owned()]));
+}
