@@ -205,7 +205,12 @@ impl Declared {
                 let requirement = line.split(" --").next().unwrap_or_default().trim();
                 match pep508::requirement(requirement) {
                     Ok(_) => to.push(requirement.to_owned()),
-                    Err(reason) => self.warnings.push(format!("{path}: {requirement}: {reason}; it is left out")),
+                    Err(reason) => {
+                        let warning = format!("{path}: {requirement}: {reason}; it is left out");
+                        if !self.warnings.contains(&warning) {
+                            self.warnings.push(warning);
+                        }
+                    }
                 }
             }
         }
