@@ -82,13 +82,13 @@ fn exchange(lock: &RunLock, repo: &Repo, items: &[Item], keep_others: bool) -> R
     let mut published = Published::default();
     let mut new = Manifest::default();
     let mut staged = BTreeMap::new();
-    for item in items {
+    for (n, item) in items.iter().enumerate() {
         if tracked.contains(&item.to) {
             let why = "git tracks this file, so it stays; the run's own is in its folder";
             published.reported.push((item.to.clone(), why.to_owned()));
             continue;
         }
-        let name = format!("{STAGING}/{}", staged.len());
+        let name = format!("{STAGING}/{n}");
         let sha256 = stage(&below, &item.from, &name)?;
         new.files.insert(item.to.clone(), BTreeSet::from([sha256]));
         staged.insert(item.to.clone(), name);
@@ -99,9 +99,8 @@ fn exchange(lock: &RunLock, repo: &Repo, items: &[Item], keep_others: bool) -> R
     }
     save(&place, &both)?;
 
-    for (name, hashes) in
-        old.files.iter().filter(|(name, _)| !new.files.contains_key(*name) && !tracked.contains(*name))
-    {
+    let gone = |name: &String| !keep_others && !new.files.contains_key(name) && !tracked.contains(name);
+    for (name, hashes) in old.files.iter().filter(|(name, _)| gone(name)) {
         match below.open(name).and_then(|file| file.map(hash).transpose()) {
             Ok(None) => {}
             Ok(Some(there)) if hashes.contains(&there) => {

@@ -137,13 +137,16 @@ pub fn take(repo: &Repo, source: &Source, exclude: &GlobSet, to: &Path) -> Resul
     let file = tempfile::NamedTempFile::new_in(folder).map_err(SnapshotError::io(folder))?;
     let mut tar = tar_writer::TarWriter::new(file);
     let modes_count = tree.is_some() || file_mode(repo)?;
-    read::write_files(from, &entries, modes_count, &mut tar, &mut notes)?;
+    let wanted = history::Wanted { repo, head: head.as_deref(), from, entries: &entries, exclude };
+    // Git packs on one processor while the files are read on another.
+    let (history, files) = std::thread::scope(|scope| {
+        let history = scope.spawn(|| history::make(&wanted, &store, folder));
+        let files = read::write_files(from, &entries, modes_count, &mut tar, &mut notes);
+        (history.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), files)
+    });
+    files?;
+    let history = history?;
     let entries_of_tree = tar.entries();
-    let history = history::make(
-        &history::Wanted { repo, head: head.as_deref(), from, entries: &entries, exclude },
-        &store,
-        folder,
-    )?;
     let digest =
         Sha256::new().chain_update(FORMAT).chain_update(tar.digest_so_far()).chain_update(history.key).finalize();
     history.write(&mut tar)?;

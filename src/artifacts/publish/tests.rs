@@ -167,8 +167,8 @@ fn a_list_that_is_lost_makes_no_file_disappear() {
 #[test]
 fn of_two_files_with_one_name_the_later_is_published() {
     let world = World::new(&[("a", "")]);
-    world.publish(&[("x", "1"), ("x", "2")]);
-    assert_eq!(world.there(), map(&[("x", "2")]));
+    world.publish(&[("x", "1"), ("x", "2"), ("y", "3")]);
+    assert_eq!(world.there(), map(&[("x", "2"), ("y", "3")]));
 }
 
 #[test]
