@@ -4,7 +4,7 @@
 //! `--target`, and a build script can't know whether the outer cargo was given one. The agent's dependencies are a
 //! subset of the library's, so nothing is fetched that the outer cargo has not fetched already.
 
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "how cargo and its build scripts talk")]
+#![expect(clippy::disallowed_methods, reason = "how cargo and its build scripts talk")]
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -124,6 +124,11 @@ impl<A: Wire, B: Wire> Wire for (A, B) {
     }
 }
 
+/// Gives `?` a function to leave.
+fn fields<T>(read: impl FnOnce() -> Option<T>) -> Option<T> {
+    read()
+}
+
 macro_rules! record {
     ($(#[$m:meta])* pub struct $name:ident { $( $(#[$fm:meta])* pub $field:ident : $t:ty, )* }) => {
         $(#[$m])*
@@ -149,7 +154,7 @@ macro_rules! frames {
             fn decode(kind: u8, mut input: &[u8]) -> Result<Self, FrameError> {
                 let input = &mut input;
                 let frame = match kind {
-                    $( $kind => (|| Some($name::$variant { $( $field: <$t as Wire>::take(input)?, )* }))(), )*
+                    $( $kind => fields(|| Some($name::$variant { $( $field: <$t as Wire>::take(input)?, )* })), )*
                     _ => return Err(FrameError::Kind(kind)),
                 };
                 frame.filter(|_| input.is_empty()).ok_or(FrameError::Payload(kind))

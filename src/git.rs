@@ -4,6 +4,10 @@
 //! caller's `GIT_*` variables (in a hook they point at another index or repository), without taking locks that are not
 //! needed, without a prompt, a pager, a file system monitor or a translated message.
 
+pub mod exclude;
+#[cfg(test)]
+pub(crate) mod fixture;
+
 use crate::repo::{Kind, Tracked, UnreadableLine, native, parse_ls_files};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -248,6 +252,3 @@ pub fn tracked(dir: &Path, index_file: Option<&Path>) -> Result<Vec<Tracked>, Gi
     }
     Ok(all)
 }
-
-#[cfg(test)]
-pub(crate) mod fixture;

@@ -3,25 +3,25 @@
 //!
 //! # The story
 //!
-//! 1. `cli` turns argv and environment variables into typed values. Nothing starts there.
+//! 1. [`cli`] turns argv and environment variables into typed values. Nothing starts there.
 //! 2. [`lock`] parses and validates `ci/parity.lock.json`. It does not look at the repository.
 //! 3. [`facts`] reads repository and machine: git state, hashes, what can be enforced (found by trying).
 //! 4. [`plan`] is pure: lock, facts and request become steps and findings. A self-check stops here.
 //! 5. [`snapshot`] writes the tree that is checked, once; every step gets its own view of it.
 //! 6. [`environment`] finds the sealed environment for its key, or builds it from verified wheels.
 //! 7. [`cell`] raises walls around one step; inside, [`agent`] is PID 1 and speaks [`frame`]s.
-//! 8. [`run`] decides what happens next, as a state machine; `session` is the one `select!` that performs it and
+//! 8. [`run`] decides what happens next, as a state machine; [`session`] is the one `select!` that performs it and
 //!    appends every [`event`] to `events.jsonl`.
 //! 9. [`outcome`] folds events. The outcome of a live run equals that of its replayed events.
-//! 10. [`report`] turns an outcome into bytes, `ui` shows it, [`artifacts`] receives and publishes files.
-//! 11. `entry()` returns the exit code of the outcome. Nothing else in the program exits.
+//! 10. [`report`] turns an outcome into bytes, [`ui`] shows it, [`artifacts`] receives and publishes files.
+//! 11. [`entry()`] returns the exit code of the outcome. Nothing else in the program exits.
 //!
 //! # Who may import whom
 //!
 //! Pure: [`code`], [`frame`], [`finding`], [`step`], [`repo`], [`lock`], [`plan`], [`results`], [`event`], [`run`],
 //! [`outcome`], [`report`]. They import only each other. Effects import pure modules, and not each other, but for two
-//! that are tools of theirs: [`mod@git`] (how git is called) and [`lib_py`] (our Python files). Wiring (`session`,
-//! `commands`) imports all; nothing imports wiring. `tests/house` reads the sources against this. `unsafe` stands in
+//! that are tools of theirs: [`mod@git`] (how git is called) and [`lib_py`] (our Python files). Wiring ([`session`],
+//! [`commands`]) imports all; nothing imports wiring. `tests/house` reads the sources against this. `unsafe` stands in
 //! [`linux`] only. With the feature `agent` alone the crate is the agent's: no runtime, no argument parser, no
 //! procedural macros.
 //!
@@ -41,6 +41,12 @@ pub mod linux;
 pub mod artifacts;
 #[cfg(feature = "host")]
 pub mod cell;
+#[cfg(feature = "host")]
+pub mod cli;
+#[cfg(feature = "host")]
+pub mod commands;
+#[cfg(feature = "host")]
+mod entry;
 #[cfg(feature = "host")]
 pub mod environment;
 #[cfg(feature = "host")]
@@ -62,16 +68,25 @@ pub mod outcome;
 #[cfg(feature = "host")]
 pub mod plan;
 #[cfg(feature = "host")]
+pub mod repo;
+#[cfg(feature = "host")]
 pub mod report;
 #[cfg(feature = "host")]
-pub mod repo;
+pub mod resolve;
 #[cfg(feature = "host")]
 pub mod results;
 #[cfg(feature = "host")]
 pub mod run;
+#[cfg(feature = "host")]
+pub mod session;
 #[cfg(feature = "host")]
 pub mod snapshot;
 #[cfg(feature = "host")]
 pub mod step;
 #[cfg(feature = "host")]
 pub mod ui;
+
+#[cfg(feature = "host")]
+pub use commands::Front;
+#[cfg(feature = "host")]
+pub use entry::entry;

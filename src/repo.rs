@@ -194,13 +194,9 @@ pub fn parse_ls_tree(output: &[u8]) -> Result<Vec<Tracked>, UnreadableLine> {
         .collect()
 }
 
-/// What `git status --porcelain=v2 -z --branch` says. Paths are relative to git's top level.
+/// What `git status --porcelain=v2 -z` says. Paths are relative to git's top level.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
-    /// The commit that is checked out; `None` before the first one.
-    pub head: Option<String>,
-    /// The branch; `None` where HEAD is detached.
-    pub branch: Option<String>,
     /// Tracked paths that differ from HEAD, staged or not; unmerged ones too.
     pub changed: Vec<Vec<u8>>,
     /// Paths that git neither tracks nor ignores.
@@ -209,7 +205,7 @@ pub struct Status {
     pub untracked_in_submodules: Vec<Vec<u8>>,
 }
 
-/// Reads `git status --porcelain=v2 -z --branch`.
+/// Reads `git status --porcelain=v2 -z`.
 ///
 /// # Errors
 /// [`UnreadableLine`] for a line of none of the documented kinds.
@@ -219,20 +215,11 @@ pub fn parse_status(output: &[u8]) -> Result<Status, UnreadableLine> {
     while let Some(line) = lines.next() {
         // How many fields stand before the path, in each kind of line (git-status(1), Porcelain Format Version 2).
         let fields = match line.first() {
-            Some(b'#') => {
-                let text = std::str::from_utf8(line).map_err(|_| unreadable(line))?;
-                match text.split_once(' ').and_then(|(_, rest)| rest.split_once(' ')) {
-                    Some(("branch.oid", oid)) if oid != "(initial)" => status.head = Some(oid.to_owned()),
-                    Some(("branch.head", name)) if name != "(detached)" => status.branch = Some(name.to_owned()),
-                    _ => {}
-                }
-                continue;
-            }
+            Some(b'#' | b'!') => continue,
             Some(b'?') => {
                 status.untracked.push(line.get(2..).ok_or_else(|| unreadable(line))?.to_vec());
                 continue;
             }
-            Some(b'!') => continue,
             Some(b'1') => 8,
             Some(b'2') => {
                 lines.next(); // the path it was renamed from
@@ -363,8 +350,6 @@ mod tests {
              u UU N... 100644 100644 100644 100644 {oid} {oid} {oid} both\0? un\ntracked\0! ignored\0"
         );
         let status = parse_status(text.as_bytes()).unwrap();
-        assert_eq!(status.head.as_deref(), Some(&*oid));
-        assert_eq!(status.branch.as_deref(), Some("main"));
         assert_eq!(status.changed, [b"with space".to_vec(), b"new".to_vec(), b"both".to_vec()]);
         assert_eq!(status.untracked, [b"un\ntracked".to_vec()]);
         assert_eq!(status.untracked_in_submodules, [b"sub".to_vec()]);

@@ -44,6 +44,26 @@ pub enum Signal {
     Continue,
 }
 
+impl Signal {
+    /// Whether it asks the run to end, and not only to stand still.
+    #[must_use]
+    pub fn ends(self) -> bool {
+        !matches!(self, Signal::Stop | Signal::Continue)
+    }
+
+    /// As the system calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Signal::Interrupt => "SIGINT",
+            Signal::Terminate => "SIGTERM",
+            Signal::Hangup => "SIGHUP",
+            Signal::Stop => "SIGTSTP",
+            Signal::Continue => "SIGCONT",
+        }
+    }
+}
+
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
@@ -134,13 +154,8 @@ impl Run {
     /// The first signal asks every step to end; the second one skips the grace.
     fn interrupt(&mut self, signal: Signal, actions: &mut VecDeque<Action>) {
         self.interrupts += 1;
-        let word = match signal {
-            Signal::Terminate => "SIGTERM",
-            Signal::Hangup => "SIGHUP",
-            _ => "SIGINT",
-        };
         let say = if self.interrupts == 1 {
-            actions.push_back(Action::Record(EventKind::Interrupted { signal: word.to_owned() }));
+            actions.push_back(Action::Record(EventKind::Interrupted { signal: signal.name().to_owned() }));
             ToAgent::Cancel {}
         } else {
             ToAgent::Kill {}

@@ -28,6 +28,11 @@ const PIECE: usize = 256 * 1024;
 /// Directories deeper than this are not walked: a step can make them deeper than any path.
 const DEPTH: usize = 64;
 
+/// Entries of one directory that are looked at, and files that are named as refused one by one. A step can make millions,
+/// and neither this process nor the report is to grow with them.
+const CROWD: usize = 100_000;
+const NAMED: u64 = 1000;
+
 /// Files in the record of what was there before; a larger tree is compared no further.
 const RECORD: usize = 1_000_000;
 
@@ -135,6 +140,7 @@ fn walk_open(directory: &OwnedFd, name: &Path, depth: usize, visit: &mut impl Fn
             .filter_map(Result::ok)
             .map(|entry| OsString::from_vec(entry.file_name().to_bytes().to_vec()))
             .filter(|entry| entry != "." && entry != "..")
+            .take(CROWD + 1)
             .collect(),
         Err(e) => {
             visit(name, Found::Failed(e));
@@ -142,6 +148,10 @@ fn walk_open(directory: &OwnedFd, name: &Path, depth: usize, visit: &mut impl Fn
         }
     };
     names.sort_unstable();
+    if names.len() > CROWD {
+        names.pop();
+        visit(name, Found::Other("a directory with more entries than are looked at; the rest of it"));
+    }
     for entry in names {
         let path = name.join(&entry);
         let stat = match rustix::fs::statat(directory, entry.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
@@ -206,8 +216,10 @@ fn open(directory: impl std::os::fd::AsFd, path: &OsStr, extra: OFlags) -> rusti
 /// # Errors
 /// Where the host is gone.
 pub fn send(channel: &mut Channel, manifest: &Manifest, before: &Before) -> Result<(), Gone> {
+    let most = usize::try_from(manifest.artifact_entries).unwrap_or(usize::MAX).saturating_add(CROWD);
     let mut collector = Collector {
         archive: tar::Builder::new(Pieces { channel, pending: Vec::with_capacity(PIECE) }),
+        refused: 0,
         entries: Budget { left: manifest.artifact_entries },
         bytes: Budget { left: manifest.artifact_bytes },
         deadline: Instant::now() + Duration::from_millis(manifest.artifact_ms),
@@ -216,26 +228,35 @@ pub fn send(channel: &mut Channel, manifest: &Manifest, before: &Before) -> Resu
     for place in places(manifest) {
         let top = Path::new(WORK).join(&place);
         let mut found = Vec::new();
+        let mut more = 0;
         walk(&top, &place, 0, &mut |path, what| {
             // Directories come with their files, so that a pattern does not bring a skeleton of the tree.
             let unchanged = matches!(&what, Found::File(stat) if before.marks.get(path) == Some(&Mark::of(stat)));
             if !matches!(what, Found::Directory) && wanted(manifest, path) && !unchanged {
-                found.push((path.to_owned(), what));
+                if found.len() < most { found.push((path.to_owned(), what)) } else { more += 1 }
             }
             true
         });
+        collector.refused += more;
         for (path, what) in found {
             collector.take(Path::new(WORK), "work", &path, what);
         }
     }
     let mut found = Vec::new();
+    let mut more = 0;
     walk(Path::new(OUT), Path::new(""), 0, &mut |path, what| {
-        found.push((path.to_owned(), what));
+        if found.len() < most {
+            found.push((path.to_owned(), what))
+        } else {
+            more += 1
+        }
         true
     });
+    collector.refused += more;
     for (path, what) in found {
         collector.take(Path::new(OUT), "out", &path, what);
     }
+    collector.summarise();
     if collector.gone || collector.archive.into_inner().and_then(|mut pieces| pieces.finish()).is_err() {
         return Err(Gone);
     }
@@ -261,6 +282,7 @@ struct Collector<'a> {
     entries: Budget,
     bytes: Budget,
     deadline: Instant,
+    refused: u64,
     gone: bool,
 }
 
@@ -270,14 +292,26 @@ impl Collector<'_> {
         if self.gone {
             return;
         }
+        let before = self.entries.left;
         let result = match found {
             Found::Directory => self.directory(prefix, path),
             Found::File(stat) => self.file(top, prefix, path, &stat),
             Found::Other(what) => Err(what.to_owned()),
             Found::Failed(e) => Err(format!("can't be read: {e}")),
         };
-        if let Err(why) = result {
-            self.archive.get_mut().refuse(prefix, path, why);
+        let Err(why) = result else { return };
+        self.refused += 1;
+        // One whose entry began already must be named in any case: the reader leaves it out.
+        if self.refused <= NAMED || self.entries.left < before {
+            self.gone |= self.archive.get_mut().refuse(prefix, path, why).is_err();
+        }
+    }
+
+    /// Counts those that were not named.
+    fn summarise(&mut self) {
+        if let Some(more @ 1..) = self.refused.checked_sub(NAMED) {
+            let why = format!("{more} more files were refused");
+            self.gone |= self.archive.get_mut().refuse("...", Path::new(""), why).is_err();
         }
     }
 
@@ -340,6 +374,9 @@ impl Collector<'_> {
 /// The name in the tar; names that are not text stay here.
 fn entry_name(prefix: &str, path: &Path) -> Result<String, String> {
     let name = path.to_str().ok_or("its name is not UTF-8")?;
+    if name.contains(char::is_control) {
+        return Err("its name has control characters".into());
+    }
     if name.len() > 1024 {
         return Err("its name is longer than 1024 bytes".into());
     }
@@ -393,15 +430,12 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    fn refuse(&mut self, prefix: &str, path: &Path, why: String) {
-        // Lossy and escaped: the name is the step's, and is only shown.
-        let path: String = path
-            .to_string_lossy()
-            .chars()
-            .take(1024)
-            .flat_map(|c| if c.is_control() { c.escape_debug().collect::<Vec<_>>() } else { vec![c] })
-            .collect();
+    fn refuse(&mut self, prefix: &str, path: &Path, why: String) -> io::Result<()> {
+        // The name is the step's: shown, never used, and nothing of it may move a terminal's cursor.
+        let shown = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+        let path: String = path.to_string_lossy().chars().take(1024).map(shown).collect();
         self.channel.send(&Frame::Refused { path: format!("{prefix}/{path}"), why });
+        self.channel.flush()
     }
 
     fn cut(&mut self) -> io::Result<()> {

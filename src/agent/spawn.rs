@@ -64,7 +64,7 @@ pub fn start(
     let program = find(manifest)?;
     let path = words([&program])?.remove(0);
     let argv = words(&manifest.argv)?;
-    let env = words(&manifest.env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>())?;
+    let env = words(manifest.env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>())?;
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| fail(&e))?;
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| fail(&e));
     let (failed, report) = pipe()?;

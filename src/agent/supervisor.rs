@@ -42,7 +42,7 @@ pub fn run(
     let started = spawn::start(manifest, facts, &mut groups, terminal)?;
     channel.send(&Frame::Started { pid: started.pid.cast_unsigned() });
     let mut watch = Watch::new(manifest, started, children);
-    let watched = watch.to_the_end(channel);
+    let watched = watch.follow(channel);
     // Whatever happened, and however it ended: nobody stays.
     process::signal_all(libc::SIGKILL);
     watched?;
@@ -99,7 +99,7 @@ impl Watch {
         }
     }
 
-    fn to_the_end(&mut self, channel: &mut Channel) -> Result<(), Gone> {
+    fn follow(&mut self, channel: &mut Channel) -> Result<(), Gone> {
         let mut status = self.until_the_command_ends(channel)?;
         let now = self.start.elapsed();
         self.ended.wall_ms = millis(self.timers.running_time(now));

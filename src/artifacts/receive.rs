@@ -5,11 +5,12 @@
 //! and the rest comes back. `tar::Archive` is not used: it joins extension headers to entries by itself, of any size.
 
 use super::beneath::Beneath;
+use super::{ArtifactError, io};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tar::{EntryType, Header};
 
 /// The longest name of a file that comes back, in bytes.
@@ -48,27 +49,6 @@ pub struct ReceivedFile {
     pub bytes: u64,
     /// Of its content, in hex.
     pub sha256: String,
-}
-
-/// Why reading stopped. What was read until then is in the directory.
-#[derive(Debug, thiserror::Error)]
-pub enum ArtifactError {
-    /// The bytes are no tar, or it ends too early.
-    #[error("artifact tar: {0}")]
-    Malformed(&'static str),
-    /// A file can't be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// Which one.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-}
-
-pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ArtifactError {
-    let path = path.to_owned();
-    move |source| ArtifactError::Io { path, source }
 }
 
 /// Reads the tar into the directory `into`, which is made if it is not there. Files get 0644 or 0755; every file is

@@ -1,3 +1,5 @@
-//! Not wired yet.
+//! `ft-parity`: the runner, with the flags of the original.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    firsttry::entry(firsttry::Front::FtParity)
+}

@@ -1,3 +1,5 @@
-//! Not wired yet.
+//! `ft`: the daily command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    firsttry::entry(firsttry::Front::Ft)
+}

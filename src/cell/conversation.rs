@@ -66,7 +66,7 @@ pub async fn run<C: Cell>(
         spool: Spool::create(tar_to)?,
         finished: Finished { tar: tar_to.to_owned(), ..Finished::default() },
     };
-    let mut talked = talk.to_the_end().await;
+    let mut talked = talk.lead().await;
     if talked.is_err() {
         handle.kill().await;
     }
@@ -113,7 +113,7 @@ struct Talk {
 }
 
 impl Talk {
-    async fn to_the_end(&mut self) -> Result<(), CellError> {
+    async fn lead(&mut self) -> Result<(), CellError> {
         let mut decoder = Decoder::default();
         let mut bytes = vec![0; 64 * 1024];
         while !self.conversation.is_over() {

@@ -51,7 +51,7 @@ mod tests {
         fs::create_dir_all(&locked).unwrap();
         fs::write(locked.join("file"), "").unwrap();
         symlink(outside.path(), locked.join("link")).unwrap();
-        fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o0)).unwrap();
         remove_scratch(scratch.path()).unwrap();
         assert!(!scratch.path().exists());
         assert!(outside.path().join("kept").exists());

@@ -42,18 +42,24 @@ pub enum Command {
     /// Print the version
     Version,
     /// Write a lock for this repository, from what it has configured already
-    #[command(after_help = "Examples:\n  ft init            look at the project, write ci/parity.lock.json, resolve and hash everything\n  \
-        ft init --dry-run  print what would be written")]
+    #[command(
+        after_help = "Examples:\n  ft init            look at the project, write ci/parity.lock.json, resolve and hash everything\n  \
+        ft init --dry-run  print what would be written"
+    )]
     Init(Init),
     /// Resolve, hash and record: the closure, config files, the collected tests
-    #[command(after_help = "Examples:\n  ft lock               refresh everything that is stale\n  ft lock --collection  accept the tests as they are now, resolve nothing\n  \
-        ft lock --check       exit 102 if the lock is stale; changes nothing, needs no network")]
+    #[command(
+        after_help = "Examples:\n  ft lock               refresh everything that is stale\n  ft lock --collection  accept the tests as they are now, resolve nothing\n  \
+        ft lock --check       exit 102 if the lock is stale; changes nothing, needs no network"
+    )]
     Lock(Lock),
     /// The self-check: does this clone match the lock? Runs no check
     Check(Check),
     /// The parity run: every check of the lock, each in its own cell
-    #[command(after_help = "Examples:\n  ft run                     everything, as CI runs it\n  ft run ruff mypy           only these (the verdict is then PARITY-041, not \"passed\")\n  \
-        ft run --snapshot index    what is staged\n  ft run --snapshot HEAD     what is committed\n  ft run --plan              print what would run, and stop")]
+    #[command(
+        after_help = "Examples:\n  ft run                     everything, as CI runs it\n  ft run ruff mypy           only these (the verdict is then PARITY-041, not \"passed\")\n  \
+        ft run --snapshot index    what is staged\n  ft run --snapshot HEAD     what is committed\n  ft run --plan              print what would run, and stop"
+    )]
     Run(Run),
     /// The parity run for a CI job: nothing is installed into the clone, untracked files are errors
     Ci(Run),
@@ -62,7 +68,9 @@ pub enum Command {
     /// What the pre-push hook runs: the parity run of the commits being pushed (read from standard input)
     PrePush(Hook),
     /// Run any command in a cell with the lock's environment, and exit with its status
-    #[command(after_help = "Examples:\n  ft exec -- pytest -x tests/test_api.py\n  ft exec -- python -c 'import sys; print(sys.version)'")]
+    #[command(
+        after_help = "Examples:\n  ft exec -- pytest -x tests/test_api.py\n  ft exec -- python -c 'import sys; print(sys.version)'"
+    )]
     Exec(Exec),
     /// The locked environment: build it, verify it, say where it is, remove it
     Env {
@@ -86,7 +94,9 @@ pub enum Command {
         right: String,
     },
     /// What a code, an exit status or a finding means
-    #[command(after_help = "Examples:\n  ft explain PARITY-021\n  ft explain 223\n  ft explain 45      what the shell shows for 301")]
+    #[command(
+        after_help = "Examples:\n  ft explain PARITY-021\n  ft explain 223\n  ft explain 45      what the shell shows for 301"
+    )]
     Explain {
         /// PARITY-021, 223, 45, ...; without it, the whole table
         what: Option<String>,
@@ -267,7 +277,9 @@ pub struct Gc {
 /// The runner with the flags of the original.
 #[derive(Debug, Parser)]
 #[command(name = "ft-parity", version, max_term_width = 100, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  ft-parity --self-check\n  ft-parity --parity --explain\n\nThe same as `ft check` and `ft run`.")]
+#[command(
+    after_help = "Examples:\n  ft-parity --self-check\n  ft-parity --parity --explain\n\nThe same as `ft check` and `ft run`."
+)]
 pub struct ParityCli {
     /// Does this clone match the lock? Runs no check
     #[arg(long, conflicts_with = "parity", required_unless_present = "parity")]

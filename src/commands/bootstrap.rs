@@ -21,9 +21,9 @@ pub(super) fn first_run(context: &Context) {
     let mut whole = true;
     match super::hooks::install(&repo) {
         Ok(lines) => lines.iter().for_each(|line| ui::note(line)),
-        Err(message) => {
+        Err(failed) => {
             whole = false;
-            ui::note(&format!("hooks were not installed: {message}"));
+            ui::warning(&format!("hooks were not installed: {}", failed.message), failed.hint.as_deref());
         }
     }
     if !repo.root.join(VENV_LINK).exists() {
@@ -45,4 +45,3 @@ pub(super) fn first_run(context: &Context) {
 fn marker(repo: &Repo) -> PathBuf {
     repo.state_dir().join("set-up")
 }
-

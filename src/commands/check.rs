@@ -44,22 +44,17 @@ pub(super) fn check(context: &Context, args: &Check) -> ExitCode {
 }
 
 /// The self-check of one tree. Where everything is warm it is answered from stat and caches; else cells are raised.
-pub(super) fn perform(context: &Context, repo: &Repo, request: Request, deep: bool) -> Result<Outcome, pipeline::BeginError> {
-    if !deep
-        && let Some(outcome) = warm(context, repo, &request)?
-    {
+pub(super) fn perform(
+    context: &Context,
+    repo: &Repo,
+    request: Request,
+    deep: bool,
+) -> Result<Outcome, pipeline::BeginError> {
+    if !deep && let Some(outcome) = warm(context, repo, &request)? {
         return Ok(outcome);
     }
-    let job = Job {
-        kind: "self-check",
-        request,
-        python: None,
-        deep,
-        publish: false,
-        timeout_sec: None,
-        face: Face::new(context.style.clone()),
-    };
-    let done = pipeline::execute(context, repo, job)?;
+    let job = Job { kind: "self-check", request, python: None, deep, publish: false, timeout_sec: None };
+    let done = pipeline::execute(context, repo, job, Face::new(context.style.clone()))?;
     Ok(done.outcome)
 }
 
@@ -83,15 +78,19 @@ fn warm(context: &Context, repo: &Repo, request: &Request) -> Result<Option<Outc
     });
     let Ok(status) = status else { return Ok(None) };
     let Some(mut survey) = surveyed else { return Ok(None) };
-    survey.facts.untracked = status.untracked_names();
-    let (plan, findings) = plan::plan(&lock, &survey.facts, &Request { command: Command::Check { collect: false }, ..request.clone() });
+    survey.facts.untracked = survey::untracked(&status);
+    let (plan, findings) =
+        plan::plan(&lock, &survey.facts, &Request { command: Command::Check { collect: false }, ..request.clone() });
     let stops = findings.iter().any(|finding| finding.code.stops_run() && !finding.warning);
     let reports = if stops { Some(Vec::new()) } else { cached(repo, &lock, &survey, &status, &plan) };
     let Some(reports) = reports else { return Ok(None) };
     let mut events = vec![EventKind::Planned { plan: Box::new(plan) }];
     events.extend(findings.into_iter().map(|finding| EventKind::Found { finding }));
     for (step, report) in reports {
-        events.push(EventKind::StepSkipped { step: step.clone(), why: "nothing changed since its tests were collected".into() });
+        events.push(EventKind::StepSkipped {
+            step: step.clone(),
+            why: "nothing changed since its tests were collected".into(),
+        });
         events.push(EventKind::TestsReported { step, report: Box::new(report) });
     }
     Ok(Some(record(context, repo, events)?))
@@ -100,7 +99,7 @@ fn warm(context: &Context, repo: &Repo, request: &Request) -> Result<Option<Outc
 /// Whether the environment is there, with its facts filled in. A lock without a closure has none to be there.
 fn sealed(context: &Context, repo: &Repo, survey: &mut Survey) -> bool {
     let Some(key) = &survey.key else { return true };
-    match pipeline::store(context, repo).state(key) {
+    match super::env::store(context, repo).state(key) {
         State::Ready(ready) => {
             survey.facts.environment = Some(EnvironmentFacts {
                 key: key.as_str().to_owned(),
@@ -122,7 +121,13 @@ fn sealed(context: &Context, repo: &Repo, survey: &mut Survey) -> bool {
 }
 
 /// The reports of a collection that is still true; `None` where the tests must be collected.
-fn cached(repo: &Repo, lock: &Lock, survey: &Survey, status: &TreeState, plan: &Plan) -> Option<Vec<(String, TestReport)>> {
+fn cached(
+    repo: &Repo,
+    lock: &Lock,
+    survey: &Survey,
+    status: &TreeState,
+    plan: &Plan,
+) -> Option<Vec<(String, TestReport)>> {
     if plan.steps.is_empty() || lock.collection.allow_uncollected {
         return Some(Vec::new());
     }
@@ -151,6 +156,7 @@ fn record(context: &Context, repo: &Repo, events: Vec<EventKind>) -> Result<Outc
     let mut recorder = Recorder::in_memory(Face::new(context.style.clone()), first);
     events.into_iter().for_each(|event| recorder.record(event));
     recorder.finish();
+    crate::artifacts::exclude_from_status(repo)?;
     publish::report_only(repo, &recorder.outcome);
     recorder.face.finish(&recorder.outcome, &BTreeMap::new(), &repo.state_dir());
     Ok(recorder.outcome)

@@ -6,16 +6,16 @@ use super::survey::{self, Asked, Survey};
 use crate::cell::Namespaces;
 use crate::cli::Env;
 use crate::code::{ExitCode, ParityCode};
+use crate::environment::Progress;
 use crate::environment::fetch::Settings;
 use crate::environment::interpreter::Interpreter;
 use crate::environment::key::EnvKey;
 use crate::environment::seal::Deviation;
 use crate::environment::store::{Ready, Spec, State, Store};
-use crate::environment::{Pinned, Progress};
 use crate::event::Glimpse;
 use crate::finding::Finding;
-use crate::plan::inputs::{Command, EnvironmentFacts, Request};
 use crate::plan;
+use crate::plan::inputs::{Command, EnvironmentFacts, Request};
 use crate::repo::{Repo, Source, VENV_LINK};
 use crate::ui;
 use std::collections::BTreeMap;
@@ -70,11 +70,12 @@ pub(super) fn store(context: &Context, repo: &Repo) -> Store {
 }
 
 /// What is to be built, with the caller's own index settings for the fetch.
-pub(super) fn spec(context: &Context, interpreter: &Interpreter, pinned: &[Pinned], rebuild: bool) -> Spec {
+pub(super) fn spec(context: &Context, interpreter: &Interpreter, survey: &Survey, rebuild: bool) -> Spec {
     let uv_toml = context.vars.uv_toml_path().and_then(|path| std::fs::read_to_string(path).ok());
     Spec {
         interpreter: interpreter.clone(),
-        closure: pinned.to_vec(),
+        closure: survey.pinned.clone(),
+        project: survey.project.clone(),
         settings: Settings {
             offline: context.global.offline,
             env: context.vars.all.clone(),
@@ -127,14 +128,23 @@ fn surveyed(context: &Context, repo: &Repo) -> Result<(Survey, EnvKey), Failure>
     let request = Request { command: Command::Run, ..super::run::request(context, &crate::cli::Run::default(), false) };
     let (_, findings) = plan::plan(&lock, &survey.facts, &request);
     let stop = findings.into_iter().find(|finding| finding.code.stops_run() && !finding.warning);
-    Err(stop.unwrap_or_else(|| Finding::new(ParityCode::LOCK_STALE, "preflight", "there is nothing to build an environment from")).into())
+    Err(stop
+        .unwrap_or_else(|| {
+            Finding::new(ParityCode::LOCK_STALE, "preflight", "there is nothing to build an environment from")
+        })
+        .into())
+}
+
+/// The environment that the lock of the worktree asks for, where that can be known.
+pub(super) fn current_key(context: &Context, repo: &Repo) -> Option<EnvKey> {
+    surveyed(context, repo).ok().map(|(_, key)| key)
 }
 
 /// Builds the environment if it is not there; says in one line what came of it.
 pub(super) fn build(context: &Context, repo: &Repo, force: bool) -> Result<String, Failure> {
     let (survey, key) = surveyed(context, repo)?;
     let interpreter = survey.interpreter.as_ref().expect("a key is made from an interpreter");
-    let spec = spec(context, interpreter, &survey.pinned, force);
+    let spec = spec(context, interpreter, &survey, force);
     let store = store(context, repo);
     let there = !force && store.path(&key).is_dir();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::broken)?;
@@ -142,9 +152,8 @@ pub(super) fn build(context: &Context, repo: &Repo, force: bool) -> Result<Strin
     let cell = Namespaces::default();
     let mut jobs = CellJobs::new(&cell, spool.clone());
     let mut face = ui::Face::new(context.style.clone());
-    let shown = std::cell::RefCell::new(&mut face);
-    let report = |p: Progress| shown.borrow_mut().glimpse(&glimpse(&p));
-    let built = runtime.block_on(store.ensure(&spec, &mut jobs, &report));
+    let mut report = |p: Progress| face.glimpse(&glimpse(&p));
+    let built = runtime.block_on(store.ensure(&spec, &mut jobs, &mut report));
     // What the jobs spooled is of no use any more; a leftover is swept with other leftovers.
     let _ = fs_err::remove_dir_all(&spool);
     let ready = built.map_err(|error| match error.code() {
@@ -152,8 +161,6 @@ pub(super) fn build(context: &Context, repo: &Repo, force: bool) -> Result<Strin
         None => Failure { exit: ExitCode::INFRASTRUCTURE, message: error.to_string(), hint: error.hint() },
     })?;
     store.current_link(&repo.root, &key).map_err(Failure::broken)?;
-    // Kept out of `git status` from the first moment.
-    crate::artifacts::exclude_from_status(repo).map_err(Failure::broken)?;
     let what = if there { "is there" } else { "built" };
     Ok(format!("{VENV_LINK}: Python {}, {} packages, {what}", interpreter.facts.version, ready.dists.len()))
 }

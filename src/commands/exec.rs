@@ -18,16 +18,8 @@ pub(super) fn exec(context: &Context, args: &Exec) -> ExitCode {
         source: run::source(&args.snapshot),
         ..run::request(context, &crate::cli::Run::default(), false)
     };
-    let job = Job {
-        kind: "exec",
-        request,
-        python: None,
-        deep: false,
-        publish: false,
-        timeout_sec: args.timeout,
-        face: ui::Face::passing_through(context.style.clone()),
-    };
-    match pipeline::execute(context, &repo, job) {
+    let job = Job { kind: "exec", request, python: None, deep: false, publish: false, timeout_sec: args.timeout };
+    match pipeline::execute(context, &repo, job, ui::Face::passing_through(context.style.clone())) {
         Ok(done) => status(&done.outcome),
         Err(error) => super::cannot_begin(&error),
     }
@@ -37,7 +29,12 @@ pub(super) fn exec(context: &Context, args: &Exec) -> ExitCode {
 fn status(outcome: &crate::outcome::Outcome) -> ExitCode {
     let end = outcome.steps.first().and_then(|step| step.end.as_ref());
     match end {
-        Some(end) if outcome.bug.is_none() && outcome.broken.is_empty() && outcome.interrupted.is_none() && !end.timed_out => {
+        Some(end)
+            if outcome.bug.is_none()
+                && outcome.broken.is_empty()
+                && outcome.interrupted.is_none()
+                && !end.timed_out =>
+        {
             match (end.code, end.signal) {
                 (Some(code), _) => ExitCode(code.rem_euclid(256) as u16),
                 (None, Some(signal)) => ExitCode(128u16.saturating_add(signal.unsigned_abs() as u16)),

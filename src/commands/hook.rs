@@ -66,16 +66,8 @@ pub(super) fn pre_push(context: &Context) -> ExitCode {
             strict_tree: true,
             ..run::request(context, &crate::cli::Run::default(), false)
         };
-        let job = Job {
-            kind: "parity",
-            request,
-            python: None,
-            deep: true,
-            publish: true,
-            timeout_sec: None,
-            face: Face::new(context.style.clone()),
-        };
-        match pipeline::execute(context, &repo, job) {
+        let job = Job { kind: "parity", request, python: None, deep: true, publish: true, timeout_sec: None };
+        match pipeline::execute(context, &repo, job, Face::new(context.style.clone())) {
             Ok(done) if done.outcome.exit() == ExitCode::PASSED => {}
             Ok(done) => return done.outcome.exit(),
             Err(error) => return super::cannot_begin(&error),

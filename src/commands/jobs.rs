@@ -29,7 +29,9 @@ impl<'a, C: Cell> CellJobs<'a, C> {
 
 impl<C: Cell> RunJob for CellJobs<'_, C> {
     async fn run(&mut self, mut job: Job) -> Result<JobEnd, JobLost> {
-        let lost = |error: &dyn std::fmt::Display| JobLost(format!("{}: {error}", job.name));
+        let name = job.name.clone();
+        let lost =
+            |error: &dyn std::fmt::Display| JobLost { message: format!("{name}: {error}"), unenforceable: false };
         self.made += 1;
         fs_err::create_dir_all(&self.spool).map_err(|error| lost(&error))?;
         let tar = self.spool.join(format!("{}.tar", self.made));
@@ -50,12 +52,13 @@ impl<C: Cell> RunJob for CellJobs<'_, C> {
         };
         let (finished, log) =
             tokio::join!(cell::run(self.cell, &job.walls, job.manifest, &tar, controlled, frames), listen);
-        let finished = finished.map_err(|error| lost(&error))?;
+        let finished = finished.map_err(|error| JobLost { unenforceable: error.is_unenforceable(), ..lost(&error) })?;
         let Some(ended) = finished.ended else {
             let (stage, message) = finished.broken.unwrap_or_default();
             return Err(lost(&format!("{stage}: {message}")));
         };
-        let received = artifacts::receive(&tar, &self.spool.join(format!("{}", self.made)), &LIMITS).map_err(|error| lost(&error))?;
+        let received = artifacts::receive(&tar, &self.spool.join(format!("{}", self.made)), &LIMITS)
+            .map_err(|error| lost(&error))?;
         if let Some((path, why)) = received.refused.first() {
             return Err(lost(&format!("{path} did not come back: {why}")));
         }

@@ -33,9 +33,8 @@ pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool)
             // The first Python's results stand where a plain run puts them; all are kept under `.firsttry/runs`.
             publish: i == 0,
             timeout_sec: None,
-            face: Face::new(context.style.clone()),
         };
-        match pipeline::execute(context, repo, job) {
+        match pipeline::execute(context, repo, job, Face::new(context.style.clone())) {
             Ok(done) => {
                 verdicts.push((python.clone(), Some(done.outcome.exit())));
                 reports.push(report::json::json(&done.outcome));
@@ -43,7 +42,8 @@ pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool)
             Err(error) => return super::cannot_begin(&error),
         }
     }
-    let lines: Vec<String> = verdicts.iter().map(|(python, exit)| format!("Python {python}: {}", words(*exit))).collect();
+    let lines: Vec<String> =
+        verdicts.iter().map(|(python, exit)| format!("Python {python}: {}", words(*exit))).collect();
     ui::note(&lines.join("\n"));
     if json {
         let all = reports.iter().map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()).collect::<Vec<_>>();

@@ -9,11 +9,14 @@ mod gc;
 mod hook;
 mod hooks;
 mod init;
+mod jobs;
 mod lock;
 mod matrix;
 mod pipeline;
+mod publish;
 mod report;
 mod run;
+mod runs;
 mod survey;
 
 use crate::cli::env_vars::EnvVars;
@@ -79,8 +82,6 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
             ui::out(&format!("ft {}\n", env!("CARGO_PKG_VERSION")));
             ExitCode::PASSED
         }
-        Command::Init(args) => init::init(context, &args),
-        Command::Lock(args) => lock::lock(context, &args),
         Command::Check(args) => check::check(context, &args),
         Command::Run(args) => run::run(context, &args, false),
         Command::Ci(args) => run::run(context, &args, true),
@@ -92,6 +93,8 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
         Command::Report(args) => report::report(context, &args),
         Command::Diff { left, right } => report::diff(context, &left, &right),
         Command::Explain { what } => report::explain(context, what.as_deref()),
+        Command::Init(args) => init::init(context, &args),
+        Command::Lock(args) => lock::lock(context, &args),
         Command::Gc(args) => gc::gc(context, &args),
         Command::Schema => {
             ui::out(&crate::lock::schema::schema());
@@ -108,8 +111,19 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
 
 /// Which commands set a fresh clone up before they do their own work (DESIGN section 11).
 fn bootstraps(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::Version | Command::Check(_) | Command::Run(_) | Command::Exec(_) | Command::Report(_)
-    )
+    matches!(command, Command::Version | Command::Check(_) | Command::Run(_) | Command::Exec(_) | Command::Report(_))
+}
+
+/// The repository that the command is about.
+fn discover(context: &Context) -> Result<crate::repo::Repo, ExitCode> {
+    crate::facts::git::discover(&context.cwd).map_err(|error| {
+        ui::error(&error.to_string(), error.hint().as_deref());
+        ExitCode::USAGE
+    })
+}
+
+/// The run has no folder, so that there is no report to say it in.
+fn cannot_begin(error: &pipeline::BeginError) -> ExitCode {
+    ui::error(&format!("the run could not begin: {error}"), Some("check that .firsttry can be written to"));
+    ExitCode::INFRASTRUCTURE
 }

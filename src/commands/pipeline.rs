@@ -8,7 +8,7 @@ use crate::cell::{self, Namespaces};
 use crate::code::ParityCode;
 use crate::environment::interpreter::Interpreter;
 use crate::environment::store::{BuildError, Ready, State};
-use crate::environment::{Progress, RunJob, project};
+use crate::environment::{Progress, RunJob, lib_dir, project};
 use crate::event::{EnvironmentInfo, EventKind, SnapshotInfo};
 use crate::finding::Finding;
 use crate::lock::{Lock, Project};
@@ -20,7 +20,7 @@ use crate::session::recorder::{self, Recorder};
 use crate::session::{self, Signals, World};
 use crate::snapshot;
 use crate::ui::Face;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What a run is to do.
 pub(super) struct Job {
@@ -36,14 +36,11 @@ pub(super) struct Job {
     pub(super) publish: bool,
     /// Seconds for the command of `ft exec`.
     pub(super) timeout_sec: Option<u64>,
-    /// The face: an exec passes the command's output through.
-    pub(super) face: Face,
 }
 
 /// A run that is over.
 pub(super) struct Done {
     pub(super) outcome: Outcome,
-    pub(super) run_dir: PathBuf,
 }
 
 /// Why a run could not even begin.
@@ -56,14 +53,14 @@ pub(super) enum BeginError {
 }
 
 /// Runs a job to its report. What goes wrong after the run has a folder is in the outcome.
-pub(super) fn execute(context: &Context, repo: &Repo, job: Job) -> Result<Done, BeginError> {
+pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> Result<Done, BeginError> {
     let state = repo.state_dir();
-    fs_err::create_dir_all(state.join("runs"))?;
+    fs_err::create_dir_all(&state)?;
     crate::artifacts::exclude_from_status(repo)?;
     let run_lock = publish::lock(&state)?;
-    publish::sweep(&state)?;
+    publish::sweep(&run_lock)?;
     let id = runs::new_id(jiff::Timestamp::now());
-    let run_dir = state.join("runs").join(&id);
+    let run_dir = run_lock.begin(&id)?;
     fs_err::create_dir_all(run_dir.join("logs"))?;
     let first = EventKind::RunStarted {
         events_version: recorder::VERSION,
@@ -74,14 +71,17 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job) -> Result<Done, 
         repository: repo.root.display().to_string(),
     };
     let publish_wanted = job.publish;
-    let mut recorder = Recorder::start(&run_dir, job.face.clone(), first)?;
+    let mut recorder = Recorder::start(&run_dir, face, first)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let failure = runtime.block_on(async {
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
             Err(error) => return Some(Stop::broken("signals", error)),
         };
-        Drive { context, repo, job: &job, run_dir: &run_dir, recorder: &mut recorder, signals: &mut signals }.all().await.err()
+        Drive { context, repo, job: &job, run_dir: &run_dir, recorder: &mut recorder, signals: &mut signals }
+            .all()
+            .await
+            .err()
     });
     // Threads that still read a large tree must not hold up an interrupted run.
     runtime.shutdown_background();
@@ -90,17 +90,19 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job) -> Result<Done, 
     }
     recorder.finish();
     let tails = runs::tails(&run_dir, &recorder.outcome);
-    let published = publish::publish(repo, &run_dir, &recorder.outcome, publish_wanted);
+    publish::finish(&run_lock, repo, &run_dir, &recorder.outcome, publish_wanted);
     recorder.face.finish(&recorder.outcome, &tails, &run_dir);
-    publish::report(&published);
-    drop(run_lock);
-    Ok(Done { outcome: recorder.outcome.clone(), run_dir })
+    Ok(Done { outcome: recorder.outcome })
 }
 
 /// Why a run stops before its steps, beside findings.
 #[derive(Debug)]
 enum Stop {
-    Broken { stage: &'static str, message: String, hint: String },
+    Broken {
+        stage: &'static str,
+        message: String,
+        hint: String,
+    },
     Interrupted(crate::run::Signal),
     Found(Box<Finding>),
     /// Findings were recorded, and they stop the run.
@@ -143,8 +145,10 @@ impl Drive<'_> {
         let request = &self.job.request;
         let lock = survey::read_lock(self.repo, &request.source).map_err(|finding| Stop::Found(Box::new(finding)))?;
         let python = self.job.python.clone().unwrap_or_else(|| lock.python.clone());
-        let status = crate::facts::git::tree_state(self.repo).map_err(|error| Stop::broken("git", error))?;
-        let asked = Asked { source: &request.source, python: &python, untracked: status.untracked_names(), cells: true };
+        let status =
+            crate::facts::git::tree_state(self.repo, &request.source).map_err(|error| Stop::broken("git", error))?;
+        let asked =
+            Asked { source: &request.source, python: &python, untracked: survey::untracked(&status), cells: true };
         let mut survey = survey::survey(self.context, self.repo, &lock, asked);
 
         // Before anything is built: what stops a run stops it here.
@@ -182,7 +186,7 @@ impl Drive<'_> {
     async fn environment(&mut self, survey: &mut Survey) -> Result<Option<Ready>, Stop> {
         let (Some(key), Some(interpreter)) = (survey.key.clone(), &survey.interpreter) else { return Ok(None) };
         let store = super::env::store(self.context, self.repo);
-        let spec = super::env::spec(self.context, interpreter, &survey.pinned, false);
+        let spec = super::env::spec(self.context, interpreter, survey, false);
         let stage = self.recorder.stage_started("environment", format!("Python {}", interpreter.facts.version));
         let there = store.path(&key).is_dir();
         if there && self.job.deep {
@@ -197,11 +201,11 @@ impl Drive<'_> {
         let cell = Namespaces::default();
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
         let ready = {
-            let report = move |p: Progress| {
+            let mut report = move |p: Progress| {
                 // The face may be gone while the build is being ended.
                 let _ = progress.send(p);
             };
-            let mut ensure = std::pin::pin!(store.ensure(&spec, &mut jobs, &report));
+            let mut ensure = std::pin::pin!(store.ensure(&spec, &mut jobs, &mut report));
             loop {
                 tokio::select! {
                     biased;
@@ -271,11 +275,11 @@ impl Drive<'_> {
                 untracked: survey.facts.untracked.clone(),
             },
         });
-        let lib = lib_py::ready(&self.repo.state_dir().join("lib"), crate::lib_py::FILES).map_err(|error| Stop::broken("lib", error))?;
+        let lib = lib_dir::ready(&self.repo.state_dir().join("lib")).map_err(|error| Stop::broken("lib", error))?;
         let mut world = World {
             run_dir: self.run_dir.to_owned(),
             trees: vec![tree],
-            env: environment.map(|ready| ready.path.clone()),
+            env: environment.map(|ready| ready.root.clone()),
             project: None,
             lib,
             interpreter: survey.interpreter.as_ref().map(|i| i.facts.prefix.clone()),
@@ -317,10 +321,16 @@ impl Drive<'_> {
             Stop::Found(Box::new(Finding::new(ParityCode::BUILD_FAILED, "project", message).hint(hint)))
         };
         let layer = project::read_layer(&out).map_err(|error| {
-            found(format!("the project could not be made importable: {error}\n{}", end.tail(20)), "read logs/project.log")
+            found(
+                format!("the project could not be made importable: {error}\n{}", end.tail(20)),
+                "read logs/project.log",
+            )
         })?;
         if let Some(problem) = layer.problem {
-            return Err(found(format!("{}\n{}", problem.message, end.tail(20)).trim_end().to_owned(), problem.kind.hint()));
+            return Err(found(
+                format!("{}\n{}", problem.message, end.tail(20)).trim_end().to_owned(),
+                problem.kind.hint(),
+            ));
         }
         let made = out.join("layer");
         if !layer.tree.is_empty() {

@@ -7,8 +7,8 @@ use crate::cli::Run;
 use crate::code::ExitCode;
 use crate::plan;
 use crate::plan::inputs::{Command, Request};
-use crate::report;
 use crate::repo::Source;
+use crate::report;
 use crate::ui;
 
 pub(super) fn run(context: &Context, args: &Run, ci: bool) -> ExitCode {
@@ -23,16 +23,8 @@ pub(super) fn run(context: &Context, args: &Run, ci: bool) -> ExitCode {
     if args.matrix {
         return matrix::run(context, &repo, &request, args.json);
     }
-    let job = Job {
-        kind: "parity",
-        request,
-        python: None,
-        deep: true,
-        publish: true,
-        timeout_sec: None,
-        face: ui::Face::new(context.style.clone()),
-    };
-    match pipeline::execute(context, &repo, job) {
+    let job = Job { kind: "parity", request, python: None, deep: true, publish: true, timeout_sec: None };
+    match pipeline::execute(context, &repo, job, ui::Face::new(context.style.clone())) {
         Ok(done) => {
             if args.json {
                 ui::bytes(&report::json::json(&done.outcome));
@@ -56,6 +48,8 @@ pub(super) fn request(context: &Context, args: &Run, ci: bool) -> Request {
         changed_only: context.vars.changed_only,
         pytest_addopts: context.vars.pytest_addopts.clone(),
         strict_tree: ci || context.vars.ci,
+        update_collection: false,
+        hash_seed: None,
         jobs: args.jobs,
     }
 }
@@ -63,7 +57,7 @@ pub(super) fn request(context: &Context, args: &Run, ci: bool) -> Request {
 /// `worktree`, `index`, or a revision.
 pub(super) fn source(text: &str) -> Source {
     match text {
-        "worktree" => Source::Worktree,
+        "" | "worktree" => Source::Worktree,
         "index" => Source::Index { index_file: None },
         revision => Source::Commit(revision.to_owned()),
     }
@@ -72,7 +66,9 @@ pub(super) fn source(text: &str) -> Source {
 fn print_plan(context: &Context, repo: &crate::repo::Repo, request: &Request, json: bool) -> ExitCode {
     let (plan, findings) = match survey::read_lock(repo, &request.source) {
         Ok(lock) => {
-            let untracked = crate::facts::git::tree_state(repo).map(|state| state.untracked_names()).unwrap_or_default();
+            let untracked = crate::facts::git::tree_state(repo, &request.source)
+                .map(|state| survey::untracked(&state))
+                .unwrap_or_default();
             let asked = survey::Asked { source: &request.source, python: &lock.python, untracked, cells: true };
             let survey = survey::survey(context, repo, &lock, asked);
             plan::plan(&lock, &survey.facts, request)

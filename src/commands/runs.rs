@@ -37,7 +37,9 @@ const TAIL: u64 = 8 << 10;
 /// The last lines of the logs of steps that started.
 pub(super) fn tails(run_dir: &Path, outcome: &Outcome) -> BTreeMap<String, String> {
     let started = outcome.steps.iter().filter(|step| step.started || step.end.is_some());
-    started.filter_map(|step| Some((step.id.clone(), tail(&run_dir.join("logs").join(format!("{}.log", step.id))).ok()?))).collect()
+    started
+        .filter_map(|step| Some((step.id.clone(), tail(&run_dir.join("logs").join(format!("{}.log", step.id))).ok()?)))
+        .collect()
 }
 
 fn tail(path: &Path) -> std::io::Result<String> {

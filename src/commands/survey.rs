@@ -2,16 +2,21 @@
 
 use super::context::Context;
 use crate::cell;
+use crate::code::ParityCode;
+use crate::environment::Pinned;
 use crate::environment::interpreter::{self, Interpreter, Memory, SearchPath};
 use crate::environment::key::EnvKey;
 use crate::facts::files::Files;
+use crate::facts::git::TreeState;
 use crate::finding::Finding;
-use crate::lock::closure::{Closure, ClosureError, Pinned};
-use crate::lock::{LOCK_PATH, Lock, hashes};
-use crate::code::ParityCode;
+use crate::frame::Observed;
+use crate::lock::closure::{Closure, ClosureError};
+use crate::lock::init::{ProjectFiles, project_name as project_name_of};
+use crate::lock::{LOCK_PATH, Lock, stale};
 use crate::plan::inputs::{ClosureFacts, Facts, MachineFacts, PythonFacts};
-use crate::repo::{Repo, Source};
+use crate::repo::{Repo, Source, shown};
 use crate::ui;
+use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::collections::BTreeMap;
 
 /// What was read of one tree and this machine.
@@ -20,6 +25,8 @@ pub(super) struct Survey {
     pub(super) interpreter: Option<Interpreter>,
     pub(super) pinned: Vec<Pinned>,
     pub(super) key: Option<EnvKey>,
+    /// The project's own distribution name.
+    pub(super) project: Option<String>,
 }
 
 /// The largest lock, in bytes. A real one has a few KiB.
@@ -71,9 +78,11 @@ pub(super) fn survey(context: &Context, repo: &Repo, lock: &Lock, asked: Asked<'
     let texts = read_texts(&files, lock);
     let (interpreter, pythons_found) = find_python(context, repo, lock, asked.python);
     let (closure, pinned) = closure_facts(lock, &texts, interpreter.as_ref());
-    let key = interpreter.as_ref().filter(|_| matches!(closure, ClosureFacts::Ready(_))).map(|i| EnvKey::new(i, &pinned));
+    let key =
+        interpreter.as_ref().filter(|_| matches!(closure, ClosureFacts::Ready(_))).map(|i| EnvKey::new(i, &pinned));
     let facts = Facts {
         ft_version: env!("CARGO_PKG_VERSION").to_owned(),
+        repository: repo.root.display().to_string(),
         python: interpreter.as_ref().map(|i| PythonFacts { version: i.facts.version.clone() }),
         pythons_found,
         closure,
@@ -83,7 +92,16 @@ pub(super) fn survey(context: &Context, repo: &Repo, lock: &Lock, asked: Asked<'
         machine: if asked.cells { machine() } else { MachineFacts { cpus: cpus(), ..MachineFacts::default() } },
         collection_manifest: lock.collection.manifest.as_ref().and_then(|path| text(&texts, path.as_str())),
     };
-    Survey { facts, interpreter, pinned, key }
+    let project = project_name(&texts);
+    Survey { facts, interpreter, pinned, key, project }
+}
+
+/// Where a project says its name.
+const NAMING: [&str; 2] = ["pyproject.toml", "setup.cfg"];
+
+fn project_name(texts: &Texts) -> Option<String> {
+    let texts = NAMING.iter().filter_map(|path| Some(((*path).to_owned(), text(texts, path)?))).collect();
+    project_name_of(&ProjectFiles { tracked: Vec::new(), texts })
 }
 
 type Texts = BTreeMap<String, Result<Vec<u8>, String>>;
@@ -92,13 +110,15 @@ type Texts = BTreeMap<String, Result<Vec<u8>, String>>;
 fn read_texts(files: &Files<'_>, lock: &Lock) -> Texts {
     let mut paths: Vec<String> = Vec::new();
     let hashed = lock.config_hashes.keys().chain(lock.project_files.keys());
-    paths.extend(hashed.map(|entry| hashes::split(entry).0.to_owned()));
+    paths.extend(hashed.map(|entry| stale::split_key(entry).0.to_owned()));
     if let Some(environment) = &lock.environment {
         paths.push(environment.from.to_string());
         paths.extend(environment.extra.iter().map(ToString::to_string));
         paths.extend(environment.sources.iter().cloned());
     }
     paths.extend(lock.collection.manifest.iter().map(ToString::to_string));
+    // They name the project.
+    paths.extend(NAMING.map(str::to_owned));
     paths.sort();
     paths.dedup();
     match files.read_all(&paths) {
@@ -144,9 +164,11 @@ fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) 
             .iter()
             .map(|path| (path.as_str(), texts.get(path).and_then(|t| t.as_ref().ok()).map_or(&[][..], Vec::as_slice)))
             .collect();
-        let stale = match hashes::sources_sha256(&sources) {
+        let stale = match stale::sources_sha256(&sources) {
             Ok(now) if now == *locked => None,
-            Ok(_) => Some(format!("{} changed since {} was resolved", environment.sources.join(", "), environment.from)),
+            Ok(_) => {
+                Some(format!("{} changed since {} was resolved", environment.sources.join(", "), environment.from))
+            }
             Err(error) => Some(error.to_string()),
         };
         if let Some(stale) = stale {
@@ -156,9 +178,10 @@ fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) 
     let read = |path: &str| text(texts, path).ok_or_else(|| format!("{path} is not there"));
     let closure = || -> Result<Vec<Pinned>, (String, bool)> {
         let from = read(environment.from.as_str()).map_err(|e| (e, false))?;
-        let bad = |path: &str, error: &ClosureError| (format!("{path}: {error}"), error.code() == ParityCode::PACKAGE_HASH);
+        let bad =
+            |path: &str, error: &ClosureError| (format!("{path}: {error}"), error.code() == ParityCode::PACKAGE_HASH);
         let closure = if environment.from.file_name() == Some("uv.lock") {
-            Closure::from_uv_lock(&from, &environment.groups, &environment.extras)
+            Closure::from_uv_lock(&from, &environment.groups, &environment.extras, None)
         } else {
             Closure::from_requirements(&from)
         }
@@ -170,8 +193,14 @@ fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) 
                 closure.with_extra(Closure::from_requirements(&text).map_err(|error| bad(extra.as_str(), &error))?)
             }
         };
-        let markers = crate::environment::dists::marker_environment(&interpreter.facts.markers).map_err(|e| (e, false))?;
-        closure.select(&markers).map_err(|error| bad(environment.from.as_str(), &error))
+        let markers =
+            crate::environment::dists::marker_environment(&interpreter.facts.markers).map_err(|e| (e, false))?;
+        let selected = closure.select(&markers).map_err(|error| bad(environment.from.as_str(), &error))?;
+        let built = |name: &String| environment.sdists.iter().any(|sdist| sdist == name);
+        Ok(selected
+            .into_iter()
+            .map(|p| Pinned { sdist: built(&p.name), name: p.name, version: p.version, hashes: p.hashes })
+            .collect())
     };
     match closure() {
         Ok(pinned) => {
@@ -187,15 +216,40 @@ fn config_hashes(lock: &Lock, texts: &Texts) -> BTreeMap<String, Result<String, 
         .keys()
         .chain(lock.project_files.keys())
         .map(|entry| {
-            let path = hashes::split(entry).0;
+            let path = stale::split_key(entry).0;
             let hash = match texts.get(path) {
                 None => Err("is not in the tree that is checked".to_owned()),
                 Some(Err(why)) => Err(why.clone()),
-                Some(Ok(bytes)) => hashes::config_hash(entry, bytes).map_err(|error| error.to_string()),
+                Some(Ok(bytes)) => stale::config_hash(entry, bytes).map_err(|error| error.to_string()),
             };
             (entry.clone(), hash)
         })
         .collect()
+}
+
+/// Names of files that git does not track, for people.
+pub(super) fn untracked(state: &TreeState) -> Vec<String> {
+    state.untracked.iter().map(|path| shown(path)).collect()
+}
+
+/// The lock's `scope.exclude` as one matcher.
+pub(super) fn globs(patterns: &[String]) -> Result<GlobSet, globset::Error> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(Glob::new(pattern)?);
+    }
+    set.build()
+}
+
+/// The interpreter for one Python of the matrix.
+pub(super) fn installed(context: &Context, repo: &Repo, python: &str) -> Option<Interpreter> {
+    let search = SearchPath { entries: context.vars.path.clone(), home: context.vars.home.clone(), extra: Vec::new() };
+    let mut memory = Memory::open(repo.state_dir().join("interpreters.json"));
+    interpreter::find(python, None, &search, &mut memory).ok()
+}
+
+fn limits_missing(observed: &[Observed]) -> Vec<String> {
+    observed.iter().filter(|wall| !wall.enforced).map(|wall| wall.wall.clone()).collect()
 }
 
 fn cpus() -> usize {
@@ -205,9 +259,9 @@ fn cpus() -> usize {
 fn machine() -> MachineFacts {
     let probe = cell::probe();
     MachineFacts {
-        no_namespaces: probe.refusal().map(|refusal| (refusal.reason, refusal.fix)),
+        no_namespaces: probe.unavailable.as_ref().map(|why| (why.to_string(), why.fix().to_owned())),
         cpus: cpus(),
-        limits_missing: probe.limits_missing(),
+        limits_missing: limits_missing(&probe.observed),
         engines_tried: Vec::new(),
     }
 }

@@ -136,6 +136,8 @@ pub fn parse_entry_points(text: &str) -> Vec<EntryPoint> {
 pub struct Unmet {
     /// Who requires it.
     pub by: String,
+    /// The distribution that is required, normalised.
+    pub needed: String,
     /// What it requires, as written.
     pub requirement: String,
     /// The version that is there instead; `None` where it is missing.
@@ -199,6 +201,7 @@ pub fn unmet(installed: &[Metadata], markers: &MarkerEnvironment) -> Vec<Unmet> 
             if !there.is_some_and(|there| satisfies(&requirement, &there.version)) {
                 found.push(Unmet {
                     by: metadata.name.clone(),
+                    needed: needed.clone(),
                     requirement: text.clone(),
                     found: there.map(|there| there.version.clone()),
                 });

@@ -263,9 +263,8 @@ pub fn find(
     let free_threaded = request.ends_with('t');
     let wanted = request.trim_end_matches('t');
     let minor = minor_of(wanted);
-    let candidates = candidates(search);
     let mut same_minor: Vec<Interpreter> = Vec::new();
-    for executable in candidates.iter().filter(|path| may_be(path, minor)) {
+    for executable in candidates(search, Some(minor)).iter().filter(|path| may_be(path, minor)) {
         let Some((facts, sha256)) = memory.ask(executable) else { continue };
         if minor_of(&facts.version) == minor && facts.free_threaded == free_threaded {
             let executable = executable.clone();
@@ -277,8 +276,10 @@ pub fn find(
     if let Some(index) = index {
         return Ok(same_minor.swap_remove(index));
     }
-    let found =
-        candidates.iter().filter_map(|path| memory.ask(path).map(|(facts, _)| (path.clone(), facts.version))).collect();
+    let found = candidates(search, None)
+        .into_iter()
+        .filter_map(|path| memory.ask(&path).map(|(facts, _)| (path, facts.version)))
+        .collect();
     Err(NotFound { request: request.to_owned(), found })
 }
 
@@ -289,10 +290,20 @@ fn may_be(path: &Path, minor: &str) -> bool {
     !rest.contains('.') || rest == minor
 }
 
-/// The real paths of everything that looks like an interpreter, in the order of the search, without repetition.
-fn candidates(search: &SearchPath) -> Vec<PathBuf> {
+/// The real paths of everything that is named like an interpreter (of this minor version, or of any), in the order of
+/// the search, without repetition.
+fn candidates(search: &SearchPath, minor: Option<&str>) -> Vec<PathBuf> {
     let mut directories = search.extra.clone();
-    directories.extend(search.entries.iter().cloned());
+    for entry in &search.entries {
+        // What stands in for an interpreter on `PATH` counts where it stands there.
+        match entry.file_name().and_then(|name| name.to_str()).zip(entry.parent()) {
+            Some(("shims", manager)) => {
+                directories
+                    .extend(["versions", "installs/python"].iter().flat_map(|d| installations(&manager.join(d))));
+            }
+            _ => directories.push(entry.clone()),
+        }
+    }
     if let Some(home) = &search.home {
         for kept in
             [".pyenv/versions", ".local/share/uv/python", ".asdf/installs/python", ".local/share/mise/installs/python"]
@@ -304,25 +315,34 @@ fn candidates(search: &SearchPath) -> Vec<PathBuf> {
     directories.extend(installations(Path::new("/opt")));
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    for directory in directories {
-        if directory.is_absolute() {
-            for name in interpreter_names(&directory) {
-                let Ok(real) = directory.join(name).canonicalize() else { continue };
-                if seen.insert(real.clone()) && is_program(&real) {
-                    found.push(real);
-                }
+    for directory in directories.into_iter().filter(|directory| directory.is_absolute()) {
+        let names = match minor {
+            Some(minor) => {
+                [format!("python{minor}"), format!("python{minor}t"), "python3".into(), "python".into()].into()
+            }
+            None => interpreter_names(&directory),
+        };
+        for name in names {
+            let Ok(real) = directory.join(name).canonicalize() else { continue };
+            if seen.insert(real.clone()) && is_program(&real) {
+                found.push(real);
             }
         }
     }
     found
 }
 
-/// `DIR/*/bin`, newest name first.
+/// `DIR/*/bin`, the highest version first.
 fn installations(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let mut names: Vec<OsString> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
-    names.sort_unstable();
+    names.sort_by_cached_key(|name| (numbers(&name.to_string_lossy()), name.clone()));
     names.into_iter().rev().map(|name| directory.join(name).join("bin")).collect()
+}
+
+/// `cpython-3.11.10-linux` as 3, 11, 10: so that 3.11.10 stands above 3.11.9.
+fn numbers(name: &str) -> Vec<u64> {
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
 /// `python`, `python3`, `python3.N` and `python3.Nt` of a directory; the most specific names first.
@@ -346,4 +366,43 @@ fn is_program(path: &Path) -> bool {
     let executable = std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     let mut head = [0; 2];
     executable && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && &head != b"#!"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_patch_release_comes_first() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["3.11.9", "3.11.10", "3.9.1"] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let found = installations(directory.path());
+        let names: Vec<_> = found.iter().map(|p| p.strip_prefix(directory.path()).unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["3.11.10/bin", "3.11.9/bin", "3.9.1/bin"]);
+    }
+
+    #[test]
+    fn a_file_named_for_another_version_is_not_asked() {
+        for (name, may) in [("python3.11", true), ("python3.10", false), ("python3", true), ("python3.11t", true)] {
+            assert_eq!(may_be(Path::new(name), "3.11"), may, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_shim_is_never_run_and_what_stands_behind_it_is_found_in_its_place() {
+        let home = tempfile::tempdir().unwrap();
+        let (shims, real) = (home.path().join(".pyenv/shims"), home.path().join(".pyenv/versions/9.9.1/bin"));
+        std::fs::create_dir_all(&shims).unwrap();
+        std::fs::create_dir_all(&real).unwrap();
+        for (path, text) in [(shims.join("python9.9"), "#!/bin/sh\n"), (real.join("python9.9"), "\x7fELF")] {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let search = SearchPath { entries: vec![shims], ..SearchPath::default() };
+        let found = candidates(&search, Some("9.9"));
+        assert_eq!(found[0], real.join("python9.9").canonicalize().unwrap());
+        assert!(!found.iter().any(|path| path.ends_with("shims/python9.9")));
+    }
 }

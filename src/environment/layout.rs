@@ -143,7 +143,7 @@ pub(crate) fn create_dirs(path: &Path) -> Result<(), PathError> {
     if path.is_dir() {
         return Ok(());
     }
-    if let Some(parent) = path.parent() {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         create_dirs(parent)?;
     }
     create_dir(path)

@@ -10,11 +10,13 @@
 //! interpreter   which Python, and what it says about itself (asked once, remembered)
 //! key           everything that determines an environment, as one name
 //! fetch         which wheel of a pinned package fits, downloaded by pip, verified against the lock
+//! pip           pip as a downloader, and what its output means
 //! wheel         one wheel, unpacked to where it will stand, and compiled
 //! layout        what an environment has beside its wheels
 //! dists         what is installed, read from *.dist-info
 //! seal          every file with its sha256; deviations from it
-//! store         .firsttry/env: build, find, verify, collect
+//! store         .firsttry/env: find, verify, collect
+//! build         a new environment: locks around prepare (wheels ready in the wheel store) and assemble (copied, sealed)
 //! project       the jobs around the project under test: layer, build, import
 //! lib_dir       our Python files on disk, seen at /ft/lib
 //! ```
@@ -22,6 +24,8 @@
 //! It does not decide what the closure is (that is [`crate::lock`]), starts no cell (it describes [`Job`]s and the
 //! caller runs them), prints nothing ([`Progress`] is a value) and reads no environment variable.
 
+mod assemble;
+mod build;
 pub mod dists;
 pub mod fetch;
 pub mod interpreter;
@@ -29,6 +33,8 @@ pub mod key;
 pub mod layout;
 pub mod lib_dir;
 pub mod locks;
+mod pip;
+mod prepare;
 pub mod project;
 pub mod seal;
 pub mod store;
@@ -37,26 +43,16 @@ pub mod wheel;
 #[cfg(test)]
 mod tests;
 
+/// One package of the closure; here `sdist` says that it may be built from a source archive.
+pub use crate::lock::closure::Pinned;
+
 use crate::cell::Walls;
 use crate::frame::Manifest;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
-/// One package of the closure, as the lock pins it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pinned {
-    /// PEP 503 normalised.
-    pub name: String,
-    /// The exact version.
-    pub version: String,
-    /// `sha256:` and the digest in hex, one for each file that counts.
-    pub hashes: Vec<String>,
-    /// Whether it may be built from an sdist.
-    pub sdist: bool,
-}
-
 /// One process in one cell: a description. Whoever runs it raises the walls, leads the conversation, and puts what the
-/// process left in `/ft/out` into [`Job::out`].
+/// process left in `/ft/out` into [`Job::out`]. Whoever described it makes and removes the scratch directory.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// What it does, in a few words, for progress and errors.
@@ -98,10 +94,15 @@ impl JobEnd {
     }
 }
 
-/// The cell could not do its work; nothing is known about the command. Infrastructure (69).
+/// The cell could not do its work; nothing is known about the command.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct JobLost(pub String);
+#[error("{message}")]
+pub struct JobLost {
+    /// What happened.
+    pub message: String,
+    /// The walls can't be had on this machine: PARITY-052. Else infrastructure (69).
+    pub unenforceable: bool,
+}
 
 /// Runs jobs. The wiring implements it with the cell of this run.
 pub trait RunJob {

@@ -113,7 +113,10 @@ mod tests {
         assert_eq!(load(dir.path(), "k"), Some(cached));
         assert_eq!(load(dir.path(), "other"), None);
         store(dir.path(), &Cached { key: "other".into(), steps: vec![] }).unwrap();
-        assert_eq!(load(dir.path(), "k"), Some(Cached { key: "k".into(), steps: vec![("pytest".into(), vec!["a::b".into()])] }));
+        assert_eq!(
+            load(dir.path(), "k"),
+            Some(Cached { key: "k".into(), steps: vec![("pytest".into(), vec!["a::b".into()])] })
+        );
         std::fs::write(dir.path().join(FILE), b"[{\"key\":\"k\",").unwrap();
         assert_eq!(load(dir.path(), "k"), None);
     }

@@ -1,7 +1,13 @@
 //! The repository as git sees it: where it is, and what state its files are in.
 //!
-//! Reads only; the index is not refreshed and nothing in `.git` is written. The git program does the work, so that
+//! Reads only, but for a cache of its own in `.firsttry`; the index is not refreshed and nothing in `.git` is written. The git program does the work, so that
 //! worktrees, submodules, sparse checkouts and every format of index mean what they mean to git.
+
+mod cache;
+mod folder;
+mod state;
+
+pub use state::{TreeState, tree_state};
 
 use crate::git::{Git, GitError, path_line};
 use crate::repo::{Repo, native};

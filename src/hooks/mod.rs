@@ -25,7 +25,7 @@ mod script;
 pub use place::Scope;
 pub use pushed::{PushedRef, parse_pre_push};
 
-use crate::git::{Git, GitError};
+use crate::git::{Git, GitError, exclude};
 use crate::repo::{Repo, path_bytes};
 use place::hooks_dir;
 use std::io::{ErrorKind, Write};
@@ -154,7 +154,23 @@ pub fn install(repo: &Repo, ft: &Path) -> Result<Report, HookError> {
         let at = dir.join(name);
         hooks.push((at.clone(), install_one(repo, &at, name, ft)?));
     }
+    hide(repo, &hooks)?;
     Ok(Report { dir, hooks })
+}
+
+/// Keeps what was written into the worktree (a `.githooks/` folder) out of `git status` of this clone.
+fn hide(repo: &Repo, hooks: &[(PathBuf, Did)]) -> Result<(), HookError> {
+    let written = hooks.iter().filter(|(at, did)| {
+        matches!(did, Did::Wrote | Did::WroteBeside | Did::Updated) && !at.starts_with(&repo.common_dir)
+    });
+    let patterns: Vec<_> = written
+        .flat_map(|(at, _)| [at.clone(), kept_as(at)])
+        .filter_map(|at| Some(exclude::pattern(path_bytes(at.strip_prefix(&repo.top).ok()?))))
+        .collect();
+    if patterns.is_empty() {
+        return Ok(());
+    }
+    exclude::add(&repo.common_dir, &patterns).map_err(io(&repo.common_dir.join("info/exclude")))
 }
 
 fn install_one(repo: &Repo, at: &Path, name: &str, ft: &Path) -> Result<Did, HookError> {

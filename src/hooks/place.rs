@@ -47,7 +47,12 @@ impl std::fmt::Display for Scope {
 
 /// The folder that git takes hooks from, where it is one that we may write to.
 pub fn hooks_dir(repo: &Repo) -> Result<PathBuf, HookError> {
-    let dir = match configured(repo)? {
+    hooks_dir_for(repo, Git::at(&repo.top))
+}
+
+/// The same, as this call of git sees its configuration.
+fn hooks_dir_for(repo: &Repo, git: Git) -> Result<PathBuf, HookError> {
+    let dir = match configured(git)? {
         None => repo.common_dir.join("hooks"),
         Some((Scope::Local | Scope::Worktree, path)) => repo.top.join(path),
         Some((scope, path)) => return Err(HookError::NotOurs { scope, path }),
@@ -64,10 +69,8 @@ pub fn hooks_dir(repo: &Repo) -> Result<PathBuf, HookError> {
 }
 
 /// `core.hooksPath` and whose it is; the last one counts, as for git.
-fn configured(repo: &Repo) -> Result<Option<(Scope, PathBuf)>, HookError> {
-    let asked = Git::at(&repo.top)
-        .args(["config", "--show-scope", "-z", "--type=path", "--get-all", "core.hooksPath"])
-        .output();
+fn configured(git: Git) -> Result<Option<(Scope, PathBuf)>, HookError> {
+    let asked = git.args(["config", "--show-scope", "-z", "--type=path", "--get-all", "core.hooksPath"]).output();
     let output = match asked {
         Ok(output) => output,
         // Status 1: not set.
@@ -84,4 +87,40 @@ fn configured(repo: &Repo) -> Result<Option<(Scope, PathBuf)>, HookError> {
 
 fn existing_part(dir: &Path) -> &Path {
     dir.ancestors().find(|at| at.exists()).unwrap_or(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::fixture::Fixture;
+
+    #[test]
+    fn a_global_or_system_folder_is_refused_and_the_repository_s_own_comes_before_it() {
+        let fixture = Fixture::with(&[("a", "")]);
+        let repo = Repo {
+            root: fixture.top.clone(),
+            top: fixture.top.clone(),
+            git_dir: fixture.top.join(".git"),
+            common_dir: fixture.top.join(".git"),
+            head: None,
+            object_format: "sha1".into(),
+        };
+        let config = fixture.dir.path().join("config");
+        // Even where it lies inside the repository: the next one has it too.
+        std::fs::write(&config, "[core]\n\thooksPath = .githooks\n").unwrap();
+        for (variable, scope) in [("GIT_CONFIG_GLOBAL", Scope::Global), ("GIT_CONFIG_SYSTEM", Scope::System)] {
+            let git = || {
+                Git::at(&repo.top)
+                    .env("GIT_CONFIG_GLOBAL", "/dev/null")
+                    .env("GIT_CONFIG_SYSTEM", "/dev/null")
+                    .env(variable, &config)
+            };
+            let error = hooks_dir_for(&repo, git()).unwrap_err();
+            assert!(matches!(error, HookError::NotOurs { scope: found, .. } if found == scope), "{error}");
+            assert!(error.hint().unwrap().contains("git config core.hooksPath .git/hooks"));
+            fixture.git(["config", "core.hooksPath", ".git/hooks"]);
+            assert_eq!(hooks_dir_for(&repo, git()).unwrap(), fixture.top.join(".git/hooks"));
+            fixture.git(["config", "--unset", "core.hooksPath"]);
+        }
+    }
 }

@@ -325,6 +325,7 @@ fn a_hook_file_that_git_tracks_stays_as_it_is() {
     let report = world.install();
     assert_eq!(report.hooks, [(hook.clone(), Did::LeftTracked), (hook.with_file_name("pre-push"), Did::Wrote)]);
     assert_eq!(std::fs::read_to_string(&hook).unwrap(), "#!/bin/sh\n");
+    assert_eq!(world.fixture.git(["status", "--porcelain"]), "A  .githooks/pre-commit");
     script(&hook, "#!/bin/sh\nft pre-commit \"$@\"\n");
     assert_eq!(status(&world.repo()).unwrap().hooks[0].1, State::CallsFt);
 }

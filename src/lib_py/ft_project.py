@@ -149,15 +149,18 @@ def call(hooks, backend, kind, out):
     if hook is None:
         code = "no-editable" if kind == "editable" else "failed"
         raise Problem(code, "%s has no build_%s" % (backend, kind))
+    absent = []
     try:
+        # What it asks for beyond [build-system] is often not needed (hatchling names `editables`, older setuptools
+        # `wheel`, in any case), so its absence is told only where the build then fails.
         absent = missing(getattr(hooks, "get_requires_for_build_" + kind, lambda settings: [])({}))
-        if absent:
-            raise Problem("missing", "the environment lacks what the build requires: " + ", ".join(absent))
         return os.path.join(out, hook(out, {}, None))
     except Problem:
         raise
     except BaseException as error:  # setuptools leaves with SystemExit
         traceback.print_exc()
+        if absent:
+            raise Problem("missing", "the environment lacks what the build requires: " + ", ".join(absent))
         raise Problem("failed", "%s build_%s: %s: %s" % (backend, kind, type(error).__name__, error))
 
 

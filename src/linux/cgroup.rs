@@ -186,3 +186,40 @@ fn sweep_place(place: &Path) -> usize {
         .filter(|entry| fs::remove_dir(entry.path()).is_ok())
         .count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_time_is_read_whatever_the_command_is_called() {
+        assert!(started(std::process::id()).is_some_and(|ticks| ticks > 0));
+        assert_eq!(started(u32::MAX), None);
+    }
+
+    #[test]
+    fn only_groups_of_processes_that_are_gone_are_swept() {
+        let place = tempfile::tempdir().unwrap();
+        let own = std::process::id();
+        let names = [
+            format!("{PREFIX}{own}-{}", started(own).unwrap()),
+            // The number was given to another process since.
+            format!("{PREFIX}{own}-1"),
+            format!("{PREFIX}{}-7", u32::MAX),
+            format!("{PREFIX}nonsense"),
+            "somebody-elses".to_owned(),
+        ];
+        for name in &names {
+            fs::create_dir(place.path().join(name)).unwrap();
+        }
+        assert_eq!(sweep_place(place.path()), 2);
+        let left: Vec<bool> = names.iter().map(|name| place.path().join(name).exists()).collect();
+        assert_eq!(left, [true, false, false, true, true]);
+    }
+
+    #[test]
+    fn a_cell_without_limits_makes_no_group() {
+        let groups = Groups::create(0, 0);
+        assert!(groups.directories.is_empty() && groups.memory.is_none() && groups.pids.is_none());
+    }
+}

@@ -150,11 +150,11 @@ pub fn reset_signals() {
 /// # Errors
 /// EMFILE over the descriptor limit.
 pub fn put_descriptor(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
-    // SAFETY: only numbers 0 to 2 are replaced in a child that owns nothing there.
     if fd.as_raw_fd() == number {
+        // SAFETY: changes a flag of one descriptor.
         check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) })?;
     } else {
-        // SAFETY: as above.
+        // SAFETY: the callers replace only 0 to 2, in a process that owns nothing there.
         check(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
     }
     Ok(())

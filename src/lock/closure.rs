@@ -279,6 +279,27 @@ impl Closure {
     }
 }
 
+impl Closure {
+    /// `name==version` for each distribution that has one version for every platform and Python: what keeps a
+    /// resolution beside this closure in step with it. Sorted.
+    #[must_use]
+    pub fn constraints(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for part in &self.parts {
+            match part {
+                Part::UvLock(lock) => names.extend(lock.reachable().map(ToString::to_string)),
+                Part::Requirements(entries) => names.extend(entries.iter().map(|entry| entry.name.to_string())),
+            }
+        }
+        names.sort();
+        names.dedup();
+        names
+            .into_iter()
+            .filter_map(|name| self.version_of(&name).map(|version| format!("{name}=={version}")))
+            .collect()
+    }
+}
+
 impl Part {
     fn names(&self, name: &PackageName) -> bool {
         match self {

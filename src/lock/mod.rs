@@ -5,16 +5,22 @@
 //! a version 1 lock means something else (an absent `coverage_min` counts as 0 there).
 
 pub mod closure;
+pub mod collection;
+pub mod edit;
 pub mod error;
 pub mod host;
+pub mod ini;
+pub mod init;
 pub mod inside;
 pub mod judge;
 pub mod parse;
 pub mod pep508;
 pub mod place;
 pub mod raw;
-mod requirements;
+pub mod relock;
+pub mod requirements;
 pub mod schema;
+pub mod stale;
 pub mod step;
 #[cfg(test)]
 mod tests;

@@ -140,6 +140,46 @@ fn entry(line: usize, text: &str) -> Result<Option<Entry>, ClosureError> {
     Ok(Some(Entry { name: requirement.name, version, marker: requirement.marker, hashes }))
 }
 
+/// The closure as `ft lock` commits it: sorted, hashes sorted, without comments, hosts and options, so that two
+/// machines and two indexes write the same bytes.
+///
+/// # Errors
+/// As [`super::closure::Closure::from_requirements`].
+pub fn normalised(text: &str) -> Result<String, ClosureError> {
+    normalised_without(text, |_| false)
+}
+
+/// The same without the distributions (PEP 503 names) that `left_out` names: the project itself, which a test tool may
+/// depend on, and what another closure holds.
+///
+/// # Errors
+/// As [`normalised`].
+pub fn normalised_without(text: &str, left_out: impl Fn(&str) -> bool) -> Result<String, ClosureError> {
+    let mut entries = Vec::new();
+    for (line, text) in logical_lines(text) {
+        if let Some(entry) = entry(line, &text)?
+            && !left_out(entry.name.as_ref())
+        {
+            entries.push(entry);
+        }
+    }
+    entries.sort_by(|one, other| (&one.name, &one.version).cmp(&(&other.name, &other.version)));
+    let mut written = String::from(HEAD);
+    for entry in entries {
+        let marker = entry.marker.try_to_string().map(|marker| format!(" ; {marker}")).unwrap_or_default();
+        written.push_str(&format!("{}=={}{marker}", entry.name, entry.version));
+        for hash in entry.hashes {
+            written.push_str(&format!(" \\\n    --hash={hash}"));
+        }
+        written.push('\n');
+    }
+    Ok(written)
+}
+
+const HEAD: &str = "\
+# The locked packages of the checks, for every platform and Python of the lock. Written by `ft lock`; do not edit.
+";
+
 pub(super) fn is_sha256(digest: &str) -> bool {
     digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -17,6 +17,8 @@ pub(super) struct UvLock {
     roots: Vec<usize>,
     groups: Vec<PackageName>,
     extras: Vec<ExtraName>,
+    /// What the walk reaches for some interpreter: with every marker taken as true.
+    reachable: BTreeSet<PackageName>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -128,11 +130,51 @@ impl UvLock {
         let roots = roots(&file, project)?;
         let groups = groups.iter().map(|group| known_group(&file, &roots, group)).collect::<Result<_, _>>()?;
         let extras = extras.iter().map(|extra| known_extra(&file, &roots, extra)).collect::<Result<_, _>>()?;
-        Ok(UvLock { file, roots, groups, extras })
+        let mut lock = UvLock { file, roots, groups, extras, reachable: BTreeSet::new() };
+        lock.reachable = lock.reach_any();
+        Ok(lock)
     }
 
+    /// Whether some interpreter's environment holds this distribution.
     pub(super) fn names(&self, name: &PackageName) -> bool {
-        self.file.packages.iter().any(|package| package.name == *name)
+        self.reachable.contains(name)
+    }
+
+    /// What [`UvLock::names`] knows, without the projects of the workspace.
+    pub(super) fn reachable(&self) -> impl Iterator<Item = &PackageName> {
+        let local =
+            |name: &PackageName| self.file.packages.iter().any(|package| package.name == *name && is_local(package));
+        self.reachable.iter().filter(move |name| !local(name))
+    }
+
+    fn reach_any(&self) -> BTreeSet<PackageName> {
+        let mut reached: BTreeSet<(&PackageName, Option<&ExtraName>)> = BTreeSet::new();
+        let mut queue: Vec<(&PackageName, Option<&ExtraName>)> = Vec::new();
+        fn wants(dependency: &Dependency) -> impl Iterator<Item = (&PackageName, Option<&ExtraName>)> {
+            let extras = dependency.extra.iter().map(|extra| (&dependency.name, Some(extra)));
+            std::iter::once((&dependency.name, None)).chain(extras)
+        }
+        for root in self.roots.iter().map(|at| &self.file.packages[*at]) {
+            queue.push((&root.name, None));
+            queue.extend(self.extras.iter().map(|extra| (&root.name, Some(extra))));
+            let groups = self.groups.iter().filter_map(|group| root.dev_dependencies.get(group));
+            queue.extend(groups.flatten().flat_map(wants));
+        }
+        let shared = self.groups.iter().filter_map(|group| self.file.manifest.dependency_groups.get(group));
+        queue.extend(shared.flatten().flat_map(wants));
+        while let Some((name, extra)) = queue.pop() {
+            if !reached.insert((name, extra)) {
+                continue;
+            }
+            for package in self.file.packages.iter().filter(|package| package.name == *name) {
+                let dependencies = match extra {
+                    None => Some(&package.dependencies),
+                    Some(extra) => package.optional_dependencies.get(extra),
+                };
+                queue.extend(dependencies.into_iter().flatten().flat_map(wants));
+            }
+        }
+        reached.into_iter().map(|(name, _)| name.clone()).collect()
     }
 
     pub(super) fn versions_of(&self, name: &PackageName) -> Vec<Version> {

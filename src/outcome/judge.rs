@@ -4,8 +4,9 @@ use super::{Outcome, StepOutcome};
 use crate::code::ParityCode;
 use crate::event::StepEnd;
 use crate::finding::Finding;
-use crate::lock::{Collection, Severity};
-use crate::plan::{Judge, Plan};
+use crate::lock::Severity;
+use crate::lock::collection::{Manifest, name_hash};
+use crate::plan::{Judge, Plan, minor};
 use crate::results::pytest::{TestReport, TestResult};
 use crate::step::{Gate, Reader, Step};
 
@@ -202,16 +203,51 @@ fn collection(plan: &Plan, outcome: &Outcome) -> Vec<Finding> {
     if !whole {
         return Vec::new();
     }
-    let ids: Vec<&str> = reports.iter().flat_map(|report| report.collected.iter().map(String::as_str)).collect();
-    differences(expected, &ids)
+    let ids: Vec<String> = reports.iter().flat_map(|report| report.collected.iter().cloned()).collect();
+    differences(plan, &ids)
         .into_iter()
         .map(|message| Finding::new(ParityCode::COLLECTION_DIFFERS, "collection", message))
         .collect()
 }
 
-fn differences(expected: &Collection, ids: &[&str]) -> Option<String> {
-    let count = expected.expected_count.filter(|count| *count != ids.len() as u64)?;
-    Some(format!("{} tests collected, the lock expects {count}", ids.len()))
+/// What a collection differs in from what the lock says, one message per difference.
+fn differences(plan: &Plan, ids: &[String]) -> Vec<String> {
+    let expected = &plan.judge.collection;
+    let mut messages = Vec::new();
+    if let Some(count) = expected.expected_count.filter(|count| *count != ids.len() as u64) {
+        messages.push(format!("{} tests collected, the lock expects {count}", ids.len()));
+    } else if let Some(hash) = expected.name_hash_sha256.as_ref().filter(|hash| **hash != name_hash(ids)) {
+        messages.push(format!(
+            "{} tests collected, as many as the lock expects, but with other names (hash {}, the lock has {})",
+            ids.len(),
+            &name_hash(ids)[..12],
+            hash.get(..12).unwrap_or(hash)
+        ));
+    }
+    match (&expected.manifest, &plan.judge.collection_manifest) {
+        (None, _) => {}
+        (Some(path), None) => messages.push(format!("{path} is not there")),
+        (Some(path), Some(text)) => match Manifest::parse(text) {
+            Err(error) => messages.push(format!("{path}:{error}")),
+            Ok(manifest) => messages.extend(manifest_differences(plan, path.as_str(), &manifest, ids)),
+        },
+    }
+    messages
+}
+
+fn manifest_differences(plan: &Plan, path: &str, manifest: &Manifest, ids: &[String]) -> Option<String> {
+    let diff = manifest.diff(minor(&plan.python), ids);
+    if diff.is_empty() || (plan.judge.added_is_fine && diff.removed() == 0) {
+        return None;
+    }
+    let files = diff.files.iter().take(5).map(|file| match (file.added, file.removed) {
+        (added, 0) => format!("{} +{added}", file.path),
+        (0, removed) => format!("{} -{removed}", file.path),
+        (added, removed) => format!("{} +{added} -{removed}", file.path),
+    });
+    let files = files.collect::<Vec<_>>().join(", ");
+    let more = if diff.files.len() > 5 { format!(" and {} more files", diff.files.len() - 5) } else { String::new() };
+    Some(format!("{path}: +{} -{} tests: {files}{more}", diff.added(), diff.removed()))
 }
 
 fn coverage(plan: &Plan, step: &Step, result: &StepOutcome) -> Option<Finding> {

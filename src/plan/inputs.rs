@@ -27,6 +27,10 @@ pub struct Request {
     pub pytest_addopts: Option<String>,
     /// Whether hooks or CI run this: what is a warning by hand is an error there.
     pub strict_tree: bool,
+    /// Whether this command may write new tests into the manifest, where the lock allows it (`ft check`, not CI).
+    pub update_collection: bool,
+    /// Another `PYTHONHASHSEED` than the lock's: `ft lock` collects under two, to see what has no fixed order.
+    pub hash_seed: Option<String>,
     /// How many steps at once, where the caller says so.
     pub jobs: Option<usize>,
 }
@@ -54,6 +58,8 @@ pub enum Command {
 pub struct Facts {
     /// Version of this program.
     pub ft_version: String,
+    /// Absolute path of the repository on this machine.
+    pub repository: String,
     /// The interpreter for the lock's Python.
     pub python: Option<PythonFacts>,
     /// Interpreters that were found instead: `3.12.1 at /usr/bin/python3.12`.

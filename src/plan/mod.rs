@@ -5,7 +5,7 @@ mod preflight;
 mod steps;
 
 use crate::finding::Finding;
-use crate::lock::{CellKind, Collection, Lock, Thresholds};
+use crate::lock::{CellKind, Collection, Lock, OnAdded, Thresholds};
 use crate::step::Step;
 use camino::Utf8PathBuf;
 use inputs::{ClosureFacts, Command, Facts, Request};
@@ -48,6 +48,9 @@ pub struct Judge {
     pub collection: Collection,
     /// The text of the collection manifest, where the lock names one that exists.
     pub collection_manifest: Option<String>,
+    /// Tests that the manifest does not have are written into it by this command and are no finding.
+    #[serde(default)]
+    pub added_is_fine: bool,
     /// Files that must be there after the run, relative to the repository.
     pub required_artifacts: Vec<Utf8PathBuf>,
 }
@@ -69,6 +72,7 @@ pub fn plan(lock: &Lock, facts: &Facts, request: &Request) -> (Plan, Vec<Finding
             ..lock.collection.clone()
         },
         collection_manifest: facts.collection_manifest.clone(),
+        added_is_fine: request.update_collection && lock.collection.on_added == OnAdded::Update,
         required_artifacts: if run && !partial { lock.required_artifacts.clone() } else { Vec::new() },
     };
     let tool_versions = lock
@@ -98,6 +102,12 @@ pub fn plan(lock: &Lock, facts: &Facts, request: &Request) -> (Plan, Vec<Finding
         judge,
     };
     (plan, findings)
+}
+
+/// `3.11` of `3.11.7`: what the collection manifest calls a Python.
+#[must_use]
+pub fn minor(version: &str) -> &str {
+    version.match_indices('.').nth(1).map_or(version, |(at, _)| &version[..at])
 }
 
 /// `cpu_count` is for the run: an affinity mask and the parallelism.

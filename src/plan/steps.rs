@@ -223,6 +223,9 @@ fn collect(lock: &Lock, facts: &Facts, request: &Request, name: &str, tool: &Too
     }
     // Version 1 locks often set it; the cell's bytecode would be lost for nothing (DESIGN section 7).
     step.env.remove("PYTHONDONTWRITEBYTECODE");
+    if let Some(seed) = &request.hash_seed {
+        step.env.insert("PYTHONHASHSEED".to_owned(), seed.clone());
+    }
     step.reader = Reader::Collection;
     step.collect = Vec::new();
     step.needs = Vec::new();
@@ -237,7 +240,7 @@ fn coverage(lock: &Lock, facts: &Facts, request: &Request, steps: &[Step]) -> Op
     if !asked && (!has_coverage || !steps.iter().any(|step| measured(&step))) {
         return None;
     }
-    let argv = words(&["python", "/ft/lib/ft_coverage.py"]);
+    let argv = words(&["python", "/ft/lib/ft_coverage.py", &facts.repository]);
     Some(Step {
         needs: steps.iter().filter(|step| step.gate == Gate::Tests).map(|step| step.id.clone()).collect(),
         reader: Reader::Coverage,

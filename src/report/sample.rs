@@ -75,6 +75,7 @@ pub fn plan() -> Plan {
             collection: Collection { expected_count: Some(4), ..Collection::default() },
             collection_manifest: None,
             required_artifacts: Vec::new(),
+            added_is_fine: false,
         },
     }
 }

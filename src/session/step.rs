@@ -125,7 +125,8 @@ async fn lead<C: Cell>(
 ) -> Result<Over, StepError> {
     let scratch = world.scratch(&step.id);
     fs_err::create_dir_all(&scratch)?;
-    let changes = step.needs.iter().rev().map(|need| world.scratch(need).join("changes")).filter(|dir| dir.is_dir()).collect();
+    let changes =
+        step.needs.iter().rev().map(|need| world.scratch(need).join("changes")).filter(|dir| dir.is_dir()).collect();
     let dist = step.needs.iter().map(|need| world.left(need).join("out/dist")).find(|dir| dir.is_dir());
     let walls = walls(world, step, changes, dist, scratch);
     let tar = world.scratch(&step.id).join("artifacts.tar");
@@ -167,7 +168,8 @@ async fn lead<C: Cell>(
     let (finished, output_sha256) = (finished?, log?);
 
     let Some(ended) = finished.ended else {
-        let (stage, message) = finished.broken.unwrap_or_else(|| ("agent".into(), "the step ended without a word".into()));
+        let (stage, message) =
+            finished.broken.unwrap_or_else(|| ("agent".into(), "the step ended without a word".into()));
         // A command that is not there is the lock's business, not infrastructure: it ends as a shell would end it.
         if stage == "exec" {
             let mut end = StepEnd { code: Some(127), output_sha256, ..StepEnd::default() };
@@ -179,7 +181,11 @@ async fn lead<C: Cell>(
     };
     let ok = ended.code == 0 && ended.signal == 0 && !ended.timed_out && !ended.cancelled;
     let mut events = vec![EventKind::StepEnded { step: step.id.clone(), end: step_end(ended, output_sha256) }];
-    events.extend(finished.refused.into_iter().map(|(path, why)| EventKind::ArtifactRefused { step: step.id.clone(), path, why }));
+    events.extend(finished.refused.into_iter().map(|(path, why)| EventKind::ArtifactRefused {
+        step: step.id.clone(),
+        path,
+        why,
+    }));
     events.extend(receive(world, step, &tar).await?);
     Ok(Over { events, ok })
 }
@@ -214,7 +220,8 @@ fn step_end(ended: Ended, output_sha256: String) -> StepEnd {
 
 /// Unpacks what came back and reads the side results.
 async fn receive(world: &World, step: &Step, tar: &Path) -> Result<Vec<EventKind>, StepError> {
-    let (tar, into, limits) = (tar.to_owned(), world.left(&step.id), artifacts::Limits { entries: ARTIFACT_ENTRIES, bytes: ARTIFACT_BYTES });
+    let (tar, into, limits) =
+        (tar.to_owned(), world.left(&step.id), artifacts::Limits { entries: ARTIFACT_ENTRIES, bytes: ARTIFACT_BYTES });
     let root = into.clone();
     let received = tokio::task::spawn_blocking(move || artifacts::receive(&tar, &into, &limits))
         .await
@@ -246,7 +253,10 @@ fn read_results(step: &Step, left: &Path) -> Option<EventKind> {
         Reader::Plain => return None,
         Reader::Pytest | Reader::Collection => {
             let report = read("out/pytest.json").and_then(|b| TestReport::parse(&b).map_err(|e| e.to_string()));
-            ("the tests' results", report.map(|report| EventKind::TestsReported { step: id(), report: Box::new(report) }))
+            (
+                "the tests' results",
+                report.map(|report| EventKind::TestsReported { step: id(), report: Box::new(report) }),
+            )
         }
         Reader::Coverage => {
             let coverage = read("out/coverage.json").and_then(|b| Coverage::parse(&b).map_err(|e| e.to_string()));

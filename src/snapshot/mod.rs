@@ -7,6 +7,7 @@
 //! Does not write into the repository, does not decide what is excluded, and does not start anything but git.
 
 mod checkout;
+mod history;
 mod read;
 mod store;
 mod tar_writer;
@@ -17,7 +18,7 @@ pub use unpack::{UnpackError, Unpacked, unpack};
 use crate::git::{Git, GitError, line, tracked};
 use crate::repo::{Kind, Repo, Source, Tracked, native, shown};
 use globset::GlobSet;
-use std::io::Write;
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// A tree, written once.
@@ -25,9 +26,10 @@ use std::path::{Path, PathBuf};
 pub struct Snapshot {
     /// The tar.
     pub tar: PathBuf,
-    /// The snapshot digest, in hex: the same for the same state on any machine.
+    /// The snapshot digest, in hex: the same for the same state on any machine. Over the tar's bytes up to `.git`, and
+    /// over what `.git` says (HEAD, tags, index); not over how git packs its objects.
     pub sha256: String,
-    /// Files and links.
+    /// Files and links, without `.git`.
     pub entries: u64,
     /// Bytes of the tar.
     pub bytes: u64,
@@ -104,10 +106,16 @@ pub fn take(repo: &Repo, source: &Source, exclude: &GlobSet, to: &Path) -> Resul
     let folder = to.parent().unwrap_or(Path::new("."));
     let mut notes = Vec::new();
     let store = store::Store::new(repo, folder)?;
+    let mut head = repo.head.clone();
     let tree = match source {
         Source::Worktree => None,
         Source::Index { index_file } => Some(store.index_tree(repo, index_file.as_deref())?),
-        Source::Commit(name) => Some(format!("{}^{{tree}}", commit(repo, name)?)),
+        Source::Commit(name) => {
+            let commit = commit(repo, name)?;
+            let tree = format!("{commit}^{{tree}}");
+            head = Some(commit);
+            Some(tree)
+        }
     };
     let checked_out;
     let (from, mut entries) = match &tree {
@@ -128,26 +136,44 @@ pub fn take(repo: &Repo, source: &Source, exclude: &GlobSet, to: &Path) -> Resul
     entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     let file = tempfile::NamedTempFile::new_in(folder).map_err(SnapshotError::io(folder))?;
     let mut tar = tar_writer::TarWriter::new(file);
-    read::write_files(from, &entries, &mut tar, &mut notes)?;
+    let modes_count = tree.is_some() || file_mode(repo)?;
+    read::write_files(from, &entries, modes_count, &mut tar, &mut notes)?;
+    let entries_of_tree = tar.entries();
+    let history = history::make(
+        &history::Wanted { repo, head: head.as_deref(), from, entries: &entries, exclude },
+        &store,
+        folder,
+    )?;
+    let digest =
+        Sha256::new().chain_update(FORMAT).chain_update(tar.digest_so_far()).chain_update(history.key).finalize();
+    history.write(&mut tar)?;
     let written = tar.finish().map_err(SnapshotError::io(to))?;
-    let mut file = written.into;
-    file.flush().map_err(SnapshotError::io(to))?;
-    file.persist(to).map_err(|error| SnapshotError::io(to)(error.error))?;
+    written.into.persist(to).map_err(|error| SnapshotError::io(to)(error.error))?;
     Ok(Snapshot {
         tar: to.to_owned(),
-        sha256: written.sha256,
-        entries: written.entries,
+        sha256: hex::encode(digest),
+        entries: entries_of_tree,
         bytes: written.bytes,
-        head: repo.head.clone(),
+        head,
         notes,
     })
 }
+
+/// In front of what the digest is made of; moves with the format of the tar.
+const FORMAT: &[u8] = b"firsttry snapshot 1\n";
 
 /// The id of a commit that a person named.
 fn commit(repo: &Repo, name: &str) -> Result<String, GitError> {
     let asked = format!("{name}^{{commit}}");
     let id = Git::at(&repo.top).args(["rev-parse", "--verify", "--end-of-options", &asked]).output()?;
     Ok(line(&id))
+}
+
+/// Whether the worktree's executable bits mean something.
+fn file_mode(repo: &Repo) -> Result<bool, GitError> {
+    let set =
+        Git::at(&repo.top).args(["config", "--type=bool", "--default=true", "--get", "core.fileMode"]).output()?;
+    Ok(line(&set) == "true")
 }
 
 fn note_missing_submodules(root: &Path, entries: &[Tracked], notes: &mut Vec<String>) {

@@ -8,9 +8,10 @@ use super::tar_writer::{TarWriter, time_of};
 use crate::repo::{Kind, Tracked, native, path_bytes, shown};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A file of more bytes is streamed.
 const LARGE: u64 = 1 << 20;
@@ -38,23 +39,59 @@ enum Loaded {
     Special,
 }
 
-/// Writes the entries, which are sorted, as they are below `from`.
+/// Writes the entries, which are sorted, as they are below `from`. Without `modes_count` (`core.fileMode` is false: the
+/// file system has no executable bit of its own) git's word is taken for what is executable.
 pub fn write_files<W: Write>(
     from: &Path,
     entries: &[Tracked],
+    modes_count: bool,
     tar: &mut TarWriter<W>,
     notes: &mut Vec<String>,
 ) -> Result<(), SnapshotError> {
+    let mut folders = Folders { from, real: HashMap::new() };
     let mut rest = entries;
     while !rest.is_empty() {
         let (batch, behind) = rest.split_at(batch_len(from, rest));
         rest = behind;
-        let loaded: Vec<_> = batch.par_iter().map(|entry| load(from, entry)).collect();
+        let real: Vec<bool> = batch.iter().map(|entry| folders.hold(&entry.path)).collect();
+        let loaded: Vec<_> = batch
+            .par_iter()
+            .zip(real)
+            .map(|(entry, real)| if real { load(from, entry) } else { Ok(Loaded::Missing) })
+            .collect();
         for (entry, loaded) in batch.iter().zip(loaded) {
-            write_one(from, entry, loaded?, tar, notes)?;
+            let mut loaded = loaded?;
+            if let (false, Loaded::Small { executable, .. } | Loaded::Large { executable }) = (modes_count, &mut loaded)
+            {
+                *executable = entry.kind == Kind::Executable;
+            }
+            write_one(from, entry, loaded, tar, notes)?;
         }
     }
     Ok(())
+}
+
+/// Which folders of the tree are folders and not links: a tracked file behind a link is gone, as for git.
+struct Folders<'a> {
+    from: &'a Path,
+    real: HashMap<PathBuf, bool>,
+}
+
+impl Folders<'_> {
+    /// Whether the path is reached through folders alone.
+    fn hold(&mut self, path: &[u8]) -> bool {
+        native(path).parent().is_none_or(|folder| self.is_real(folder))
+    }
+
+    fn is_real(&mut self, folder: &Path) -> bool {
+        let Some(above) = folder.parent() else { return true };
+        if let Some(known) = self.real.get(folder) {
+            return *known;
+        }
+        let real = self.is_real(above) && self.from.join(folder).symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        self.real.insert(folder.to_owned(), real);
+        real
+    }
 }
 
 fn batch_len(from: &Path, entries: &[Tracked]) -> usize {

@@ -50,10 +50,6 @@ pub struct TarWriter<W: Write> {
 pub struct Written<W> {
     /// Where it went.
     pub into: W,
-    /// Of all its bytes.
-    pub sha256: String,
-    /// How many entries it has.
-    pub entries: u64,
     /// How long it is.
     pub bytes: u64,
 }
@@ -112,7 +108,7 @@ impl<W: Write> TarWriter<W> {
         }
         put(&mut header.as_old_mut().name, path);
         header.set_cksum();
-        self.entries += 1;
+        self.entries += u64::from(header.entry_type() != EntryType::Directory);
         self.builder.append(&header, content)
     }
 
@@ -124,6 +120,11 @@ impl<W: Write> TarWriter<W> {
         self.builder.append(&header, name.chain(&[0][..]))
     }
 
+    /// Files and links so far.
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
     /// The sha256 of everything so far.
     pub fn digest_so_far(&self) -> [u8; 32] {
         self.builder.get_ref().hash.clone().finalize().into()
@@ -131,12 +132,7 @@ impl<W: Write> TarWriter<W> {
 
     pub fn finish(self) -> std::io::Result<Written<W>> {
         let done = self.builder.into_inner()?;
-        Ok(Written {
-            into: done.into.into_inner().map_err(std::io::IntoInnerError::into_error)?,
-            sha256: hex::encode(done.hash.finalize()),
-            entries: self.entries,
-            bytes: done.bytes,
-        })
+        Ok(Written { into: done.into.into_inner().map_err(std::io::IntoInnerError::into_error)?, bytes: done.bytes })
     }
 }
 

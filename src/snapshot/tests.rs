@@ -209,3 +209,25 @@ fn submodules_come_with_their_files() {
         assert_eq!(taken.notes, ["submodule sub: not checked out here, so its files are left out"]);
     }
 }
+
+#[test]
+fn a_file_behind_a_folder_that_became_a_link_is_not_read() {
+    let fixture = Fixture::with(&[("dir/a", "inside"), ("b", "1")]);
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("a"), "outside").unwrap();
+    std::fs::remove_dir_all(fixture.top.join("dir")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), fixture.top.join("dir")).unwrap();
+    let dir = unpacked(&fixture, &snapshot(&fixture, &Source::Worktree), "out");
+    assert!(dir.join("b").exists() && !dir.join("dir").exists());
+}
+
+#[test]
+fn where_modes_do_not_count_git_says_what_is_executable() {
+    let fixture = Fixture::with(&[("run", "#!/bin/sh\n"), ("plain", "")]);
+    fixture.git(["update-index", "--chmod=+x", "run"]);
+    fixture.git(["config", "core.fileMode", "false"]);
+    std::fs::set_permissions(fixture.top.join("plain"), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let dir = unpacked(&fixture, &snapshot(&fixture, &Source::Worktree), "out");
+    let mode = |name| std::fs::metadata(dir.join(name)).unwrap().mode() & 0o777;
+    assert_eq!((mode("run"), mode("plain")), (0o755, 0o644));
+}

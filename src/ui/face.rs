@@ -83,6 +83,13 @@ impl Face {
         Face { passing: Some(Passing::default()), ..Face::new(style) }
     }
 
+    /// A face that says nothing: for work whose outcome somebody else tells.
+    #[must_use]
+    pub fn silent(style: Style) -> Face {
+        let nowhere = || Arc::new(Mutex::new(std::io::sink()));
+        Face::on(style, nowhere(), nowhere(), None, Arc::new(|| 0))
+    }
+
     fn on(style: Style, progress: Stream, results: Stream, live: Option<ProgressDrawTarget>, clock: Clock) -> Face {
         Face {
             style,

@@ -66,7 +66,7 @@ const STUBBORN: [(&str, &str); 6] = [
     ),
     (
         "forks for ever",
-        "import os,signal,time\nsignal.signal(15, signal.SIG_IGN)\nfor _ in range(20): os.fork()\nwhile True:\n  if os.fork()==0: os._exit(0)\n  os.wait()",
+        "import os,signal,time\nsignal.signal(15, signal.SIG_IGN)\nmain=os.getpid()\nwhile True:\n try:\n  if os.fork()==0 and os.getpid()%3: os._exit(0)\n except OSError: time.sleep(.001)\n if os.getpid()==main: time.sleep(.001)",
     ),
 ];
 
@@ -115,4 +115,74 @@ fn cancel_asks_and_kill_does_not() {
     let ran = once(|| ToAgent::Kill {});
     assert!(ran.ended().cancelled && !ran.ended().timed_out && ran.ended().killed);
     assert_eq!(ran.ended().signal, libc::SIGKILL);
+}
+
+#[test]
+fn a_pause_stops_the_command_and_its_timer_and_resume_lets_both_go_on() {
+    let script = "i=0; while [ $i -lt 6 ]; do echo $i; i=$((i+1)); sleep .1; done";
+    let fixture = Fixture::sh(script).with(|_, m| m.timeout_ms = 1500);
+    let mut resume_at = None;
+    let ran = fixture.run_with(|frame, ask| match frame {
+        Frame::Output { .. } if resume_at.is_none() => ask.try_send(ToAgent::Pause {}).unwrap(),
+        Frame::Paused { paused: true } => {
+            // Longer than the whole timeout.
+            resume_at = Some(Instant::now() + Duration::from_secs(2));
+            let ask = ask.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                ask.send(ToAgent::Resume {}).await.unwrap();
+            });
+        }
+        Frame::Output { .. } => {
+            // What was written before the stop may still be on its way.
+            let early = resume_at.is_some_and(|at| Instant::now() < at - Duration::from_millis(1900));
+            assert!(early || resume_at.is_some_and(|at| Instant::now() >= at), "output during the pause");
+        }
+        _ => {}
+    });
+    assert_eq!(ran.passed(), "0\n1\n2\n3\n4\n5\n");
+    assert!(!ran.ended().timed_out);
+    assert!(ran.ended().wall_ms < 1500, "{} ms", ran.ended().wall_ms);
+    assert!(ran.frames.contains(&Frame::Paused { paused: false }));
+}
+
+/// What the next test starts: a cell on this process's own standard descriptors.
+#[test]
+fn a_command_may_have_the_callers_own_descriptors() {
+    let fixture = Fixture::sh("echo straight to the caller; echo and here >&2").with(|_, m| m.passthrough = true);
+    let ran = fixture.run_in(&firsttry::cell::Namespaces { terminal: true });
+    assert_eq!((ran.passed(), ran.error.as_str()), ("", ""));
+    assert_eq!(ran.ended().output_total, 0);
+}
+
+#[test]
+fn passthrough_goes_past_the_frames() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "ends::a_command_may_have_the_callers_own_descriptors"])
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("straight to the caller\n"), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("and here\n"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn passthrough_without_a_terminal_that_was_handed_in_is_refused() {
+    let ran = Fixture::sh("true").with(|_, m| m.passthrough = true).run();
+    assert!(ran.finished().broken.as_ref().is_some_and(|(stage, _)| stage == "exec"));
+}
+
+#[test]
+fn a_file_that_can_not_be_executed_says_why() {
+    for (path, why) in
+        [("/etc/passwd", "Permission denied"), ("/ft/work", "Permission denied"), ("/no/such", "No such file")]
+    {
+        let ran = Fixture::argv(&[path]).run();
+        let (stage, message) = ran.finished().broken.clone().unwrap();
+        assert_eq!(stage, "exec");
+        assert!(message.contains(path) && message.contains(why), "{message}");
+    }
+    let ran = Fixture::sh("true").with(|_, m| m.cwd = "/ft/nowhere".into()).run();
+    assert!(ran.finished().broken.as_ref().is_some_and(|(_, message)| message.contains("/ft/nowhere")));
 }

@@ -20,6 +20,7 @@ pub struct Ran {
     pub frames: Vec<Frame>,
     pub output: String,
     pub error: String,
+    tar: Vec<u8>,
 }
 
 impl Ran {
@@ -41,7 +42,7 @@ impl Ran {
 
     /// The artifact tar's entries by name.
     pub fn artifacts(&self) -> Vec<(String, Vec<u8>)> {
-        let mut archive = tar::Archive::new(fs::File::open(&self.finished().tar).unwrap());
+        let mut archive = tar::Archive::new(self.tar.as_slice());
         archive
             .entries()
             .unwrap()
@@ -124,15 +125,35 @@ impl Fixture {
         self.run_with(|_, _| {})
     }
 
+    /// The control arm: the same command with the same variables and no walls, in the tree. What it printed.
+    pub fn control(&self) -> String {
+        let (program, arguments) = self.manifest.argv.split_first().unwrap();
+        let output = std::process::Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .envs(self.manifest.env.iter().cloned())
+            .current_dir(self.tree())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Runs it; `react` sees every frame and may answer.
-    pub fn run_with(&self, mut react: impl FnMut(&Frame, &mpsc::Sender<ToAgent>)) -> Ran {
+    pub fn run_with(&self, react: impl FnMut(&Frame, &mpsc::Sender<ToAgent>)) -> Ran {
+        self.run_in_with(&Namespaces::default(), react)
+    }
+
+    pub fn run_in(&self, cell: &Namespaces) -> Ran {
+        self.run_in_with(cell, |_, _| {})
+    }
+
+    fn run_in_with(&self, cell: &Namespaces, mut react: impl FnMut(&Frame, &mpsc::Sender<ToAgent>)) -> Ran {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (ask, control) = mpsc::channel(8);
             let (send, mut receive) = mpsc::channel(8);
             let tar = self.dir.path().join("artifacts.tar");
-            let cell = Namespaces::default();
-            let run = cell::run(&cell, &self.walls, self.manifest.clone(), &tar, control, send);
+            let run = cell::run(cell, &self.walls, self.manifest.clone(), &tar, control, send);
             let listen = async {
                 let (mut frames, mut output, mut error) = (Vec::new(), Vec::new(), Vec::new());
                 while let Some(frame) = receive.recv().await {
@@ -147,7 +168,8 @@ impl Fixture {
             };
             let (result, (frames, output, error)) = tokio::join!(run, listen);
             let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-            Ran { result, frames, output: text(output), error: text(error) }
+            let tar = fs::read(&tar).unwrap_or_default();
+            Ran { result, frames, output: text(output), error: text(error), tar }
         })
     }
 }
@@ -164,5 +186,30 @@ pub fn give_to_step(path: &Path) {
     std::os::unix::fs::lchown(path, Some(uid), Some(gid)).unwrap();
     if path.is_dir() && !path.is_symlink() {
         fs::read_dir(path).unwrap().for_each(|entry| give_to_step(&entry.unwrap().path()));
+    }
+}
+
+/// Processes of the whole machine whose command line holds `marker`: number and the text of their `status`.
+pub fn processes(marker: &str) -> Vec<(u32, String)> {
+    let read = |pid: u32, file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != std::process::id() && String::from_utf8_lossy(&read(*pid, "cmdline")).contains(marker))
+        .map(|pid| (pid, String::from_utf8_lossy(&read(pid, "status")).into_owned()))
+        .collect()
+}
+
+/// One field of a `status` text.
+pub fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
+}
+
+/// Asks until it holds, for at most ten seconds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !holds() {
+        assert!(std::time::Instant::now() < until, "never: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }

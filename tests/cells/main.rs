@@ -3,5 +3,13 @@
 //! cell fails these tests.
 #![cfg(target_os = "linux")]
 
+mod agent;
+mod artifacts;
+mod death;
 mod ends;
 mod harness;
+mod limits;
+mod network;
+mod scripted;
+mod user;
+mod walls;

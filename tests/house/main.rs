@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 /// wiring imports all; nothing imports wiring.
 const PURE: &[&str] =
     &["code", "frame", "finding", "step", "lock", "plan", "results", "event", "run", "outcome", "report", "repo"];
-const EFFECTS: &[&str] = &["facts", "snapshot", "environment", "artifacts", "hooks", "resolve", "lib_py"];
-const WIRING: &[&str] = &["session", "commands", "lib"];
+/// Tools of effects: how git is called, and the Python files we carry.
+const TOOLS: &[&str] = &["git", "lib_py"];
+const EFFECTS: &[&str] = &["facts", "snapshot", "environment", "artifacts", "hooks", "resolve"];
+const WIRING: &[&str] = &["session", "commands", "entry", "lib"];
 
 fn allowed(module: &str) -> Option<BTreeSet<&'static str>> {
     let set = |lists: &[&[&'static str]]| Some(lists.iter().flat_map(|list| list.iter().copied()).collect());
@@ -22,13 +24,14 @@ fn allowed(module: &str) -> Option<BTreeSet<&'static str>> {
         "ui" => set(&[PURE, &["ui"]]),
         "cli" => set(&[PURE, &["cli"]]),
         // Building an environment needs a cell, and nothing else that acts.
-        "environment" => set(&[PURE, &["environment", "cell", "lib_py"]]),
+        "environment" => set(&[PURE, TOOLS, &["environment", "cell"]]),
+        "lib_py" => set(&[&["lib_py"]]),
         m if PURE.contains(&m) => set(&[PURE]),
         // How git is called: below the effects, as `linux` is below the cells.
         "git" => set(&[PURE, &["git"]]),
         m if EFFECTS.contains(&m) => {
             let own = EFFECTS.iter().copied().filter(|e| *e == m).chain(["git"]).collect::<Vec<_>>();
-            Some(PURE.iter().copied().chain(own).collect())
+            Some(PURE.iter().chain(TOOLS).copied().chain(own).collect())
         }
         m if WIRING.contains(&m) => None,
         other => panic!("src/{other}: not in the table of the house; add it to tests/house"),

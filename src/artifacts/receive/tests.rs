@@ -3,6 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 const LIMITS: Limits = Limits { entries: 100, bytes: 10_000 };
 

@@ -190,6 +190,16 @@ fn the_first_file_that_names_a_distribution_decides() {
 }
 
 #[test]
+fn what_only_another_group_reaches_is_not_named() {
+    let extra = Closure::from_requirements(&format!("pytest==1 --hash={A}\n")).unwrap();
+    let without = uv(&[], &[]).unwrap();
+    assert!(without.versions_of("pytest").is_empty());
+    assert!(names(&without.with_extra(extra.clone()).select(&linux()).unwrap()).contains(&"pytest==1".to_owned()));
+    let with = uv(&["dev"], &[]).unwrap().with_extra(extra).select(&linux()).unwrap();
+    assert!(!names(&with).contains(&"pytest==1".to_owned()));
+}
+
+#[test]
 fn two_versions_of_one_distribution_at_once_are_refused() {
     let closure = Closure::from_requirements(&format!("a==1 --hash={A}\na==2 --hash={A}\n")).unwrap();
     assert!(matches!(closure.select(&linux()), Err(ClosureError::TwoVersions { .. })));

@@ -1,11 +1,15 @@
 //! Environments built from real wheels by a real Python. The wheels come from the package index, pinned by sha256.
 
+mod processes;
+mod project;
+
 use super::fetch::{FetchError, Settings};
 use super::interpreter::{Interpreter, Memory, SearchPath, find};
 use super::seal::Differs;
 use super::store::{BuildError, Ready, Spec, State, Store};
 use super::{Job, JobEnd, JobLost, Pinned, Progress, RunJob};
-use crate::cell::Work;
+use crate::cell::{self, Namespaces};
+use crate::frame::Frame;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -58,41 +62,43 @@ pub(super) fn shared_wheels() -> PathBuf {
     WHEELS.get_or_init(|| tempfile::tempdir().unwrap()).path().join("wheels")
 }
 
-/// Runs jobs on the host without any wall: what stands at a path of the cell is named by its path on the host.
-pub(super) struct OnHost;
+/// Runs jobs in namespaces cells.
+pub(super) struct InCell;
 
-impl RunJob for OnHost {
+impl RunJob for InCell {
     async fn run(&mut self, job: Job) -> Result<JobEnd, JobLost> {
-        let work = job.walls.scratch.join("work");
-        std::fs::create_dir_all(&work).unwrap();
-        if let Work::View(layers) = &job.walls.work {
-            for layer in layers.iter().rev() {
-                let status = Command::new("cp").arg("-a").arg(layer.join(".")).arg(&work).status().unwrap();
-                assert!(status.success());
+        let (_ask, control) = tokio::sync::mpsc::channel(1);
+        let (send, mut receive) = tokio::sync::mpsc::channel(64);
+        let tar = job.walls.scratch.with_extension("tar");
+        let cell = Namespaces::default();
+        let run = cell::run(&cell, &job.walls, job.manifest.clone(), &tar, control, send);
+        let listen = async {
+            let mut log = Vec::new();
+            while let Some(frame) = receive.recv().await {
+                if let Frame::Output { bytes, .. } = frame {
+                    log.extend(bytes.0);
+                }
+            }
+            log
+        };
+        let (finished, log) = tokio::join!(run, listen);
+        let finished = finished.map_err(|e| JobLost { message: e.to_string(), unenforceable: e.is_unenforceable() })?;
+        let ended =
+            finished.ended.unwrap_or_else(|| panic!("{:?}\n{}", finished.broken, String::from_utf8_lossy(&log)));
+        let mut archive = tar::Archive::new(std::fs::File::open(&tar).unwrap());
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let path = entry.path().unwrap().into_owned();
+            let Ok(path) = path.strip_prefix("out") else { continue };
+            let target = job.out.join(path);
+            if entry.header().entry_type().is_dir() {
+                std::fs::create_dir_all(target).unwrap();
+            } else {
+                std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+                entry.unpack(target).unwrap();
             }
         }
-        let text = |path: &Path| path.to_str().unwrap().to_owned();
-        let mut map = vec![("/ft/work".to_owned(), text(&work)), ("/ft/out".to_owned(), text(&job.out))];
-        map.extend(job.walls.mounts.iter().map(|mount| (mount.cell.clone(), text(&mount.host))));
-        let compiling = job.name == "compiling";
-        let host = |word: &str| {
-            // The place that bytecode names is a place of the cell, in a cell and here.
-            if compiling && word.starts_with("/ft/env/") {
-                return word.to_owned();
-            }
-            map.iter().fold(word.to_owned(), |word, (cell, host)| word.replace(cell.as_str(), host))
-        };
-        let argv: Vec<String> = job.manifest.argv.iter().map(|word| host(word)).collect();
-        let output = Command::new(&argv[0])
-            .args(&argv[1..])
-            .env_clear()
-            .envs(job.manifest.env.iter().map(|(name, value)| (name.clone(), host(value))))
-            .env("HOME", &job.walls.scratch)
-            .current_dir(&work)
-            .output()
-            .map_err(|error| JobLost(error.to_string()))?;
-        let log = [output.stdout, output.stderr].concat();
-        Ok(JobEnd { code: output.status.code().unwrap_or(0), log, ..JobEnd::default() })
+        Ok(JobEnd { code: ended.code, signal: ended.signal, timed_out: ended.timed_out, log })
     }
 }
 
@@ -101,12 +107,12 @@ pub(super) fn block<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn spec(list: &[(&str, &str, &str)]) -> Spec {
-    Spec { interpreter: interpreter(), closure: pinned(list), settings: settings(), rebuild: false }
+    Spec { interpreter: interpreter(), closure: pinned(list), settings: settings(), project: None, rebuild: false }
 }
 
 fn ensure(store: &Store, spec: &Spec) -> Result<(Ready, Vec<Progress>), BuildError> {
     let mut seen = Vec::new();
-    let ready = block(store.ensure(spec, &mut OnHost, &mut |progress| seen.push(progress)))?;
+    let ready = block(store.ensure(spec, &mut InCell, &mut |progress| seen.push(progress)))?;
     Ok((ready, seen))
 }
 
@@ -257,7 +263,7 @@ fn a_closure_that_lacks_a_requirement_is_stale() {
 }
 
 #[test]
-fn an_interpreter_is_asked_once_and_again_after_it_changed() {
+fn an_interpreter_is_asked_once() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("interpreters.json");
     let mut memory = Memory::open(file.clone());

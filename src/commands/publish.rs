@@ -1,0 +1,129 @@
+//! The end of a run: its reports, its artifacts, and the folders that are no longer needed.
+
+use crate::artifacts::{self, ArtifactError, Item, RunLock};
+use crate::cell;
+use crate::outcome::Outcome;
+use crate::repo::{ARTIFACTS_DIR, Repo};
+use crate::report::{json, junit};
+use crate::ui;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// How many finished runs are kept.
+const KEPT_RUNS: usize = 10;
+
+/// Takes the lock under which one run of this repository writes; says so where another run has it.
+pub(super) fn lock(state: &Path) -> Result<RunLock, ArtifactError> {
+    let now = jiff::Timestamp::now().to_string();
+    match RunLock::try_take(state, &now)? {
+        Ok(lock) => Ok(lock),
+        Err(holder) => {
+            let pid = holder.pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
+            ui::note(&format!("another run of this repository{pid} started at {}; waiting for it", holder.since));
+            RunLock::wait(state, &now)
+        }
+    }
+}
+
+/// Removes what killed runs left: folders, control groups.
+pub(super) fn sweep(lock: &RunLock) -> Result<(), ArtifactError> {
+    let runs = lock.sweep()?;
+    if !runs.is_empty() {
+        ui::note(&format!("removed what {} left unfinished", runs.join(", ")));
+    }
+    cell::sweep();
+    Ok(())
+}
+
+/// Writes the run's reports into its folder, publishes to `artifacts/` where that is wanted, and removes what only the
+/// run itself needed. What fails is said; the verdict stands without it.
+pub(super) fn finish(lock: &RunLock, repo: &Repo, run_dir: &Path, outcome: &Outcome, wanted: bool) {
+    let said = |what: &str, error: &dyn std::fmt::Display| ui::warning(&format!("{what}: {error}"), None);
+    for (name, bytes) in [("parity_report.json", json::json(outcome)), ("junit.xml", junit::junit(outcome))] {
+        if let Err(error) = write_atomic(&run_dir.join(name), &bytes) {
+            said("the report could not be written", &error);
+        }
+    }
+    if wanted {
+        match artifacts::publish(lock, repo, &items(run_dir, outcome)) {
+            Ok(published) => {
+                for (name, what) in published.reported {
+                    ui::warning(&format!("{ARTIFACTS_DIR}/{name}: {what}"), None);
+                }
+            }
+            Err(error) => said("artifacts could not be published", &error),
+        }
+    }
+    for left in ["cells", "tree", "jobs", "project", "left"].map(|name| run_dir.join(name)) {
+        if left.exists()
+            && let Err(error) = cell::remove_scratch(&left)
+        {
+            said("a folder of the run could not be removed", &error);
+        }
+    }
+    // A snapshot that was never written is not there to be removed.
+    let _ = std::fs::remove_file(run_dir.join("snapshot.tar"));
+    if let Err(error) = lock.end(run_dir).and_then(|()| lock.prune(KEPT_RUNS)) {
+        said("older runs could not be removed", &error);
+    }
+}
+
+/// What goes to `artifacts/`: our own files, the logs, and what the steps left, in plan order.
+fn items(run_dir: &Path, outcome: &Outcome) -> Vec<Item> {
+    let mut items: Vec<Item> = Vec::new();
+    let order = |step: &str| outcome.steps.iter().position(|s| s.id == step);
+    let mut left: Vec<_> = outcome.artifacts.iter().collect();
+    left.sort_by_key(|(step, path, ..)| (order(step), path.clone()));
+    for pair in left.iter().enumerate() {
+        let (i, (step, path, _, sha256)) = pair;
+        let later = left[i + 1..].iter().find(|(_, other, _, bytes)| other == path && bytes != sha256);
+        if let Some((later, ..)) = later {
+            ui::warning(&format!("{step} and {later} both left {path}; that of {later} is kept"), None);
+        }
+        let received = format!("work/{path}");
+        if let Some(to) = artifacts::published_name(&received) {
+            items.push(Item { from: run_dir.join("left").join(step).join(&received), to: to.to_owned() });
+        }
+    }
+    let mut own = |from: PathBuf, to: String| {
+        if from.is_file() {
+            items.push(Item { from, to });
+        }
+    };
+    // Coverage data with paths of this machine, so that `coverage html` works here.
+    own(run_dir.join("left/coverage/out/coverage.mapped"), "coverage.mapped".to_owned());
+    for name in ["parity_report.json", "junit.xml", "events.jsonl"] {
+        own(run_dir.join(name), name.to_owned());
+    }
+    let logs = std::fs::read_dir(run_dir.join("logs")).into_iter().flatten().filter_map(Result::ok);
+    for entry in logs {
+        own(entry.path(), format!("logs/{}", entry.file_name().to_string_lossy()));
+    }
+    items
+}
+
+/// The report of a self-check that needed no run: that one file, and nothing of an earlier run is touched.
+pub(super) fn report_only(repo: &Repo, outcome: &Outcome) {
+    let folder = repo.root.join(ARTIFACTS_DIR);
+    let write = || -> std::io::Result<()> {
+        if folder.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+            return Err(std::io::Error::other(format!("{} is not a folder", folder.display())));
+        }
+        fs_err::create_dir_all(&folder)?;
+        write_atomic(&folder.join("parity_report.json"), &json::json(outcome))
+    };
+    if let Err(error) = write() {
+        ui::warning(&format!("the report could not be written: {error}"), None);
+    }
+}
+
+/// Whole or not at all: a temporary file beside it, then a rename.
+fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = tempfile::Builder::new()
+        .prefix(".ft-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(path.parent().unwrap_or(Path::new(".")))?;
+    file.write_all(bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}

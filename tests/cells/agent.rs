@@ -1,0 +1,41 @@
+//! The agent as a program: what it is made of.
+
+use std::process::Command;
+
+#[test]
+fn the_agent_is_a_static_program_for_this_machine() {
+    let agent = firsttry::cell::namespaces::AGENT;
+    assert_eq!(&agent[..4], b"\x7fELF");
+    // Program headers of a 64-bit ELF file: none may ask for an interpreter (PT_INTERP is 3).
+    let number = |at: usize, n: usize| agent[at..at + n].iter().rev().fold(0usize, |sum, b| sum << 8 | usize::from(*b));
+    let (offset, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    let kinds: Vec<usize> = (0..count).map(|i| number(offset + i * size, 4)).collect();
+    assert!(kinds.contains(&1) && !kinds.contains(&3), "{kinds:?}");
+    assert!(agent.len() < 4 << 20, "{} bytes", agent.len());
+}
+
+#[test]
+fn the_agent_depends_on_no_runtime_no_parser_and_no_macro() {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--no-default-features",
+            "--features",
+            "agent",
+            "--edges",
+            "normal,build",
+        ])
+        .args(["--prefix", "none", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
+        .output()
+        .unwrap();
+    let tree = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let names: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.contains(&"rustix") && names.contains(&"tar"), "{tree}");
+    for name in ["tokio", "clap", "serde", "serde_json", "bollard", "thiserror", "syn", "quote", "proc-macro2"] {
+        assert!(!names.contains(&name), "{name} is in the agent's tree:\n{tree}");
+    }
+    assert!(!tree.contains("(proc-macro)"), "{tree}");
+}
