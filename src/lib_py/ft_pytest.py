@@ -73,6 +73,8 @@ class Watch:
 
 def text(value):
     """As text that JSON can carry: file names may hold bytes that are no UTF-8."""
+    if isinstance(value, bytes):
+        value = os.fsdecode(value)
     value = value if isinstance(value, str) else str(value)
     return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
 

@@ -32,13 +32,13 @@ pub fn junit(outcome: &Outcome) -> Vec<u8> {
                 let unsaid = unsaid(step, tests, &findings);
                 let state = state(outcome, &findings, result);
                 if !unsaid.is_empty() || !matches!(state, StepState::Good | StepState::Failed) {
-                    suite.add_test_case(of_step(step, result, state, &unsaid));
+                    suite.add_test_case(of_step(outcome, step, result, state, &unsaid));
                 }
                 report.add_test_suite(suite);
             }
             None => {
                 let own: Vec<&Finding> = findings.iter().filter(|f| !f.warning && f.gate == step.id).collect();
-                others.add_test_case(of_step(step, result, state(outcome, &findings, result), &own));
+                others.add_test_case(of_step(outcome, step, result, state(outcome, &findings, result), &own));
             }
         }
     }
@@ -48,7 +48,9 @@ pub fn junit(outcome: &Outcome) -> Vec<u8> {
         case.set_classname("ft");
         others.add_test_case(case);
     }
-    for (stage, message, _) in &outcome.broken {
+    // A step without an end has it in its own test case.
+    let told = |stage: &str| outcome.step(stage).is_some_and(|(_, result)| result.end.is_none());
+    for (stage, message, _) in outcome.broken.iter().filter(|(stage, ..)| !told(stage)) {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
         status.set_message(attribute(message)).set_type("infrastructure");
         let mut case = TestCase::new(attribute(stage), status);
@@ -82,7 +84,8 @@ fn unsaid<'a>(step: &Step, tests: &TestReport, findings: &'a [Finding]) -> Vec<&
     findings.iter().filter(|f| !f.warning && f.gate == step.id && !said(f.code)).collect()
 }
 
-fn of_step(step: &Step, result: &StepOutcome, state: StepState, own: &[&Finding]) -> TestCase {
+fn of_step(outcome: &Outcome, step: &Step, result: &StepOutcome, state: StepState, own: &[&Finding]) -> TestCase {
+    let broken = outcome.broken.iter().find(|(stage, ..)| *stage == step.id).map(|(_, message, _)| message.as_str());
     let skipped = |why: &str| {
         let mut status = TestCaseStatus::skipped();
         status.set_message(attribute(why));
@@ -96,7 +99,8 @@ fn of_step(step: &Step, result: &StepOutcome, state: StepState, own: &[&Finding]
         StepState::NotRun => skipped("did not start"),
         StepState::Unknown => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-            status.set_message("nothing is known about its end").set_type("infrastructure");
+            let why = broken.unwrap_or("nothing is known about its end");
+            status.set_message(attribute(why)).set_type("infrastructure");
             status
         }
     };

@@ -305,3 +305,25 @@ pub fn interrupted() -> Outcome {
     ]);
     Outcome::fold(&events(kinds))
 }
+
+/// The run that the README shows, and the tails of its logs.
+pub fn readme() -> (Outcome, std::collections::BTreeMap<String, String>) {
+    let mut plan = plan();
+    plan.steps.truncate(2);
+    plan.judge = Judge::default();
+    let mut report = tests(false);
+    report.tests.truncate(2);
+    report.tests[0].result = TestResult::Failed;
+    let kinds = [
+        start("parity"),
+        EventKind::Planned { plan: Box::new(plan) },
+        EventKind::StepStarted { step: "ruff".into(), enforcement: walls()[..2].to_vec() },
+        EventKind::StepStarted { step: "pytest".into(), enforcement: walls()[..2].to_vec() },
+        ended("ruff", 0, 120),
+        ended("pytest", 1, 3210),
+        EventKind::TestsReported { step: "pytest".into(), report: Box::new(report) },
+        EventKind::RunFinished { wall_ms: 3400 },
+    ];
+    let tail = "FAILED tests/test_a.py::test_one - assert 1 == 2\n1 failed, 1 passed in 2.98s\n";
+    (Outcome::fold(&events(kinds)), [("pytest".to_owned(), tail.to_owned())].into())
+}
