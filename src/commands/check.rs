@@ -208,8 +208,9 @@ fn record(context: &Context, repo: &Repo, events: Vec<EventKind>) -> Result<Outc
     let mut recorder = Recorder::in_memory(Face::new(context.style.clone()), first);
     events.into_iter().for_each(|event| recorder.record(event));
     recorder.finish();
-    crate::artifacts::exclude_from_status(repo)?;
-    publish::report_only(repo, &recorder.outcome);
+    if let Err(error) = publish::report_only(repo, &recorder.outcome) {
+        ui::warning(&format!("the report could not be written: {error}"), None);
+    }
     recorder.face.finish(&recorder.outcome, &BTreeMap::new(), &repo.state_dir());
     Ok(recorder.outcome)
 }

@@ -48,9 +48,9 @@ pub(super) fn install(repo: &Repo) -> Result<Vec<String>, Failed> {
 }
 
 fn lines(report: &hooks::Report) -> Vec<String> {
-    report.hooks.iter().map(|(path, did)| format!("{}: {did:?}", path.display())).collect()
+    report.hooks.iter().map(|(path, did)| format!("{}: {did}", path.display())).collect()
 }
 
 fn status_lines(status: &hooks::Status) -> Vec<String> {
-    status.hooks.iter().map(|(name, state)| format!("{}: {state:?}", status.dir.join(name).display())).collect()
+    status.hooks.iter().map(|(name, state)| format!("{}: {state}", status.dir.join(name).display())).collect()
 }

@@ -102,19 +102,21 @@ fn items(run_dir: &Path, outcome: &Outcome) -> Vec<Item> {
     items
 }
 
-/// The report of a self-check that needed no run: that one file, and nothing of an earlier run is touched.
-pub(super) fn report_only(repo: &Repo, outcome: &Outcome) {
-    let folder = repo.root.join(ARTIFACTS_DIR);
-    let write = || -> std::io::Result<()> {
-        if folder.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
-            return Err(std::io::Error::other(format!("{} is not a folder", folder.display())));
-        }
-        fs_err::create_dir_all(&folder)?;
-        write_atomic(&folder.join("parity_report.json"), &json::json(outcome))
-    };
-    if let Err(error) = write() {
-        ui::warning(&format!("the report could not be written: {error}"), None);
+/// The report of a self-check that needed no run: that one file, and nothing of an earlier run is touched. A run that
+/// writes at this moment will leave a newer report than this one.
+pub(super) fn report_only(repo: &Repo, outcome: &Outcome) -> Result<(), ArtifactError> {
+    let state = repo.state_dir();
+    std::fs::create_dir_all(&state).map_err(|source| ArtifactError::Io { path: state.clone(), source })?;
+    artifacts::exclude_from_status(repo)?;
+    let now = jiff::Timestamp::now().to_string();
+    let Ok(lock) = RunLock::try_take(&state, &now)? else { return Ok(()) };
+    let from = state.join("self-check.json");
+    write_atomic(&from, &json::json(outcome)).map_err(|source| ArtifactError::Io { path: from.clone(), source })?;
+    let published = artifacts::update(&lock, repo, &[Item { from, to: "parity_report.json".to_owned() }])?;
+    for (name, what) in published.reported {
+        ui::warning(&format!("{ARTIFACTS_DIR}/{name}: {what}"), None);
     }
+    Ok(())
 }
 
 /// Whole or not at all: a temporary file beside it, then a rename.

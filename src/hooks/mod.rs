@@ -104,6 +104,20 @@ pub enum State {
     CallsFt,
 }
 
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            State::Absent => "not installed",
+            State::Installed { chained: false } => "installed",
+            State::Installed { chained: true } => "installed, calls the one that was there before",
+            State::Outdated => "installed by another ft: run `ft hooks install`",
+            State::Foreign => "another hook, ft is not called: run `ft hooks install`",
+            State::Replaced => "another tool put its own over ours: run `ft hooks install`",
+            State::CallsFt => "another hook that calls ft",
+        })
+    }
+}
+
 /// Where hooks are and how each stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -130,6 +144,20 @@ pub enum Did {
     Removed,
     /// Ours was removed, and the one that was there before is back.
     Restored,
+}
+
+impl std::fmt::Display for Did {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Did::Wrote => "installed",
+            Did::WroteBeside => "installed, calls the one that was there before",
+            Did::Updated => "brought up to date",
+            Did::Nothing => "as it should be",
+            Did::LeftTracked => "git tracks this file, so it was left as it is: add a line that calls ft",
+            Did::Removed => "removed",
+            Did::Restored => "removed, and the one that was there before is back",
+        })
+    }
 }
 
 /// What install or uninstall did.

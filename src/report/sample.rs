@@ -74,7 +74,6 @@ pub fn plan() -> Plan {
             },
             collection: Collection { expected_count: Some(4), ..Collection::default() },
             collection_manifest: None,
-            added_is_fine: false,
             required_artifacts: Vec::new(),
             added_is_fine: false,
         },
