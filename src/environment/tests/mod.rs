@@ -289,7 +289,7 @@ fn every_python_of_this_machine_gets_an_environment_that_starts() {
     for request in ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"] {
         let Ok(interpreter) = find(request, None, &search(), &mut memory) else { continue };
         let closure = pinned(&PYTEST[..1]);
-        let spec = Spec { interpreter, closure, settings: settings(), rebuild: false };
+        let spec = Spec { interpreter, closure, settings: settings(), project: None, rebuild: false };
         let (ready, _) = ensure(&store, &spec).unwrap_or_else(|error| panic!("{request}: {error}"));
         let code = "import iniconfig, sys; print(sys.version_info[:2], open(iniconfig.__cached__, 'rb').read()[4])";
         let said = output(&ready.root.join("bin/python"), &["-c", code]);
@@ -349,7 +349,7 @@ fn bytecode_depends_on_wheel_and_interpreter_alone() {
         let manifests = |name: &str, closure: &[(&str, &str, &str)]| {
             let store = Store::open(&repository.path().join(name), repository.path().join(name).join("wheels"));
             let (interpreter, closure) = (interpreter.clone(), pinned(closure));
-            let spec = Spec { interpreter, closure, settings: settings(), rebuild: false };
+            let spec = Spec { interpreter, closure, settings: settings(), project: None, rebuild: false };
             ensure(&store, &spec).unwrap();
             let items = std::fs::read_dir(store.wheels().root().join("unpacked")).unwrap().flatten();
             let manifest = |item: std::fs::DirEntry| {
