@@ -125,3 +125,6 @@ fn packages(facts: &Facts) -> Option<&BTreeMap<String, String>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
