@@ -28,7 +28,14 @@ fn lock(change: impl FnOnce(&mut serde_json::Value)) -> Lock {
 }
 
 fn packages() -> BTreeMap<String, String> {
-    let list = [("ruff", "0.14.4"), ("pytest", "8.4.2"), ("bandit", "1.8.6"), ("pytest-cov", "6.0"), ("coverage", "7.11"), ("pytest-xdist", "3.8")];
+    let list = [
+        ("ruff", "0.14.4"),
+        ("pytest", "8.4.2"),
+        ("bandit", "1.8.6"),
+        ("pytest-cov", "6.0"),
+        ("coverage", "7.11"),
+        ("pytest-xdist", "3.8"),
+    ];
     list.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect()
 }
 
@@ -39,7 +46,11 @@ fn facts() -> Facts {
         repository: "/home/me/pkg".into(),
         python: Some(PythonFacts { version: "3.11.7".into() }),
         closure: ClosureFacts::Ready(packages()),
-        hashes: [("a.cfg".to_owned(), Ok("ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb".to_owned()))].into(),
+        hashes: [(
+            "a.cfg".to_owned(),
+            Ok("ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb".to_owned()),
+        )]
+        .into(),
         environment: Some(EnvironmentFacts { key: "k".into(), packages: packages(), deviations: vec![] }),
         machine: MachineFacts { cpus: 4, ..MachineFacts::default() },
         ..Facts::default()
@@ -69,7 +80,10 @@ fn codes(lock: &Lock, facts: &Facts, request: &Request) -> Vec<ParityCode> {
 }
 
 /// The codes of a run after one thing was changed.
-fn run_codes(change_lock: impl FnOnce(&mut serde_json::Value), change: impl FnOnce(&mut Facts, &mut Request)) -> Vec<ParityCode> {
+fn run_codes(
+    change_lock: impl FnOnce(&mut serde_json::Value),
+    change: impl FnOnce(&mut Facts, &mut Request),
+) -> Vec<ParityCode> {
     let (mut facts, mut request) = (facts(), request(Command::Run));
     change(&mut facts, &mut request);
     codes(&lock(change_lock), &facts, &request)
@@ -112,7 +126,10 @@ fn every_deviation_has_its_own_code() {
         (ask(|r| r.container = true), ParityCode::IMAGE_NOT_PINNED),
         (fact(|f| f.machine.no_namespaces = Some(("x".into(), "y".into()))), ParityCode::POLICY_UNENFORCEABLE),
         (say(|l| l["network_policy"]["forbid_network"] = false.into()), ParityCode::POLICY_UNENFORCEABLE),
-        (say(|l| l["network_policy"]["allowed_hosts"] = serde_json::json!(["example.org"])), ParityCode::POLICY_UNENFORCEABLE),
+        (
+            say(|l| l["network_policy"]["allowed_hosts"] = serde_json::json!(["example.org"])),
+            ParityCode::POLICY_UNENFORCEABLE,
+        ),
     ];
     for (found, expected) in cases {
         assert_eq!(found, [expected]);
@@ -133,9 +150,11 @@ fn changed_only_has_the_code_that_the_lock_gives_it() {
         let _ = facts;
         request.changed_only = true;
     };
-    let forbidden = |lock: &mut serde_json::Value| lock["changed_only_policy"] = serde_json::json!({"forbid_in_parity": true});
+    let forbidden =
+        |lock: &mut serde_json::Value| lock["changed_only_policy"] = serde_json::json!({"forbid_in_parity": true});
     assert_eq!(run_codes(forbidden, changed), [ParityCode::CHANGED_ONLY]);
-    let allowed = |lock: &mut serde_json::Value| lock["changed_only_policy"] = serde_json::json!({"forbid_in_parity": false});
+    let allowed =
+        |lock: &mut serde_json::Value| lock["changed_only_policy"] = serde_json::json!({"forbid_in_parity": false});
     assert_eq!(run_codes(allowed, changed), [ParityCode::SCOPE_NARROWED]);
 }
 
@@ -209,7 +228,12 @@ fn bandits_json_is_written_beside_read_or_asked_for_again() {
 fn a_self_check_collects_without_measuring_or_distributing() {
     let (plan, _) = plan(&lock(|_| {}), &facts(), &request(Command::Check { collect: true }));
     let argv: Vec<&Vec<String>> = plan.steps.iter().map(|step| &step.argv).collect();
-    assert_eq!(argv, [&["pytest", "-p", "ft_pytest", "-q", "--cov=pkg", "--collect-only", "--no-cov", "-n0"].map(String::from).to_vec()]);
+    assert_eq!(
+        argv,
+        [&["pytest", "-p", "ft_pytest", "-q", "--cov=pkg", "--collect-only", "--no-cov", "-n0"]
+            .map(String::from)
+            .to_vec()]
+    );
     assert!(plan.judge.required_artifacts.is_empty());
 }
 
