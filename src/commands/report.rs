@@ -59,10 +59,7 @@ pub(super) fn diff(context: &Context, left: &str, right: &str) -> ExitCode {
     };
     match (load(left), load(right)) {
         (Ok(left), Ok(right)) => {
-            let lines = {
-                let (_l, _r) = (&left, &right);
-                Vec::<String>::new()
-            };
+            let lines = crate::report::diff::differences(&left, &right);
             if lines.is_empty() {
                 ui::out("no difference\n");
                 return ExitCode::PASSED;
