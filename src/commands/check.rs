@@ -23,6 +23,7 @@ use crate::ui::{self, Face};
 use std::collections::BTreeMap;
 
 pub(super) fn check(context: &Context, args: &Check) -> ExitCode {
+    let context = &context.with_json(args.json);
     let repo = match super::discover(context) {
         Ok(repo) => repo,
         Err(code) => return code,
