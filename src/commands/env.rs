@@ -142,6 +142,8 @@ pub(super) fn current_key(context: &Context, repo: &Repo) -> Option<EnvKey> {
 
 /// Builds the environment if it is not there; says in one line what came of it.
 pub(super) fn build(context: &Context, repo: &Repo, force: bool) -> Result<String, Failure> {
+    // Kept out of `git status` from the first moment.
+    crate::artifacts::exclude_from_status(repo).map_err(Failure::broken)?;
     let (survey, key) = surveyed(context, repo)?;
     let interpreter = survey.interpreter.as_ref().expect("a key is made from an interpreter");
     let spec = spec(context, interpreter, &survey, force);

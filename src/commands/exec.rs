@@ -14,7 +14,7 @@ pub(super) fn exec(context: &Context, args: &Exec) -> ExitCode {
         Err(code) => return code,
     };
     let request = Request {
-        command: Command::Exec { argv: args.command.clone() },
+        command: Command::Exec { argv: args.command.clone(), cwd: below(&repo, &context.cwd) },
         source: run::source(&args.snapshot),
         ..run::request(context, &crate::cli::Run::default(), false)
     };
@@ -23,6 +23,13 @@ pub(super) fn exec(context: &Context, args: &Exec) -> ExitCode {
         Ok(done) => status(&done.outcome),
         Err(error) => super::cannot_begin(&error),
     }
+}
+
+/// Where the caller stands, relative to the repository: the command starts in the same folder of its own tree.
+fn below(repo: &crate::repo::Repo, cwd: &std::path::Path) -> camino::Utf8PathBuf {
+    let real = cwd.canonicalize().unwrap_or_else(|_| cwd.to_owned());
+    let below = real.strip_prefix(&repo.root).ok().and_then(|path| path.to_str());
+    below.unwrap_or_default().into()
 }
 
 /// The command's own status where it ran (128 and the signal's number where one ended it); else the run's.

@@ -21,8 +21,14 @@ pub(super) fn gc(context: &Context, args: &Gc) -> ExitCode {
         // The current environment stays, whatever the budget says.
         let current = env::current_key(context, &repo);
         let removed = store.gc(args.keep_mb.saturating_mul(1 << 20), current.as_ref()).map_err(|error| text(&error))?;
+        let wheels = store.wheels().gc(args.keep_mb.saturating_mul(1 << 20)).map_err(|error| text(&error))?;
         let bytes: u64 = removed.iter().map(|env| env.bytes).sum();
-        ui::note(&format!("removed {} runs and {} environments ({} MiB)", runs.len(), removed.len(), bytes >> 20));
+        ui::note(&format!(
+            "removed {} runs and {} environments ({} MiB with wheels)",
+            runs.len(),
+            removed.len(),
+            (bytes + wheels) >> 20
+        ));
         Ok(())
     };
     match fs_err::create_dir_all(repo.state_dir()).map_err(|error| error.to_string()).and_then(|()| collect()) {

@@ -267,6 +267,7 @@ impl Drive<'_> {
             })
             .await?;
         self.recorder.stage_finished(stage, format!("{} files", taken.entries));
+        taken.notes.iter().for_each(|note| crate::ui::note(note));
         self.recorder.record(EventKind::SnapshotTaken {
             snapshot: SnapshotInfo {
                 sha256: taken.sha256.clone(),
@@ -292,20 +293,25 @@ impl Drive<'_> {
             && plan.steps.iter().any(|step| step.project)
             && let Some(interpreter) = &survey.interpreter
         {
-            self.project(&mut world, interpreter).await?;
+            self.project(&mut world, interpreter, survey.facts.commit_time).await?;
         }
         Ok(world)
     }
 
     /// The project under test as a layer of its own, made in a cell without network.
-    async fn project(&mut self, world: &mut World, interpreter: &Interpreter) -> Result<(), Stop> {
+    async fn project(
+        &mut self,
+        world: &mut World,
+        interpreter: &Interpreter,
+        commit_time: Option<u64>,
+    ) -> Result<(), Stop> {
         let Some(env) = world.env.clone() else { return Ok(()) };
         let stage = self.recorder.stage_started("project", "as an editable install makes it");
         let (out, scratch) = (self.run_dir.join("project"), self.run_dir.join("cells/project"));
         for folder in [&out, &scratch] {
             fs_err::create_dir_all(folder).map_err(|error| Stop::broken("project", error))?;
         }
-        let parts = project::World { interpreter, env: &env, lib: &world.lib, source_date_epoch: None };
+        let parts = project::World { interpreter, env: &env, lib: &world.lib, source_date_epoch: commit_time };
         let job = project::layer_job(&parts, world.trees.clone(), out.clone(), scratch);
         let cell = Namespaces::default();
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));

@@ -88,6 +88,7 @@ pub(super) fn survey(context: &Context, repo: &Repo, lock: &Lock, asked: Asked<'
         closure,
         hashes: config_hashes(lock, &texts),
         environment: None,
+        commit_time: if asked.cells { crate::facts::git::commit_time(repo, asked.source) } else { None },
         untracked: asked.untracked,
         machine: if asked.cells { machine() } else { MachineFacts { cpus: cpus(), ..MachineFacts::default() } },
         collection_manifest: lock.collection.manifest.as_ref().and_then(|path| text(&texts, path.as_str())),

@@ -10,7 +10,7 @@ mod state;
 pub use state::{TreeState, tree_state};
 
 use crate::git::{Git, GitError, path_line};
-use crate::repo::{Repo, native};
+use crate::repo::{Repo, Source, native};
 use std::path::{Path, PathBuf};
 
 /// Why there is no repository to work on.
@@ -117,6 +117,18 @@ fn root(cwd: &Path, top: &Path) -> PathBuf {
         .find(|dir| dir.join(crate::lock::LOCK_PATH).symlink_metadata().is_ok())
         .unwrap_or(top)
         .to_owned()
+}
+
+/// When the commit was made that a source stands on, seconds since 1970; `None` before the first commit.
+#[must_use]
+pub fn commit_time(repo: &Repo, source: &Source) -> Option<u64> {
+    let commit = match source {
+        Source::Commit(commit) => commit.as_str(),
+        Source::Worktree | Source::Index { .. } => repo.head.as_deref()?,
+    };
+    let asked =
+        Git::at(&repo.root).args(["show", "--no-patch", "--format=%ct", "--end-of-options", commit]).output().ok()?;
+    String::from_utf8(asked).ok()?.lines().last()?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -50,6 +50,8 @@ pub enum Command {
     Exec {
         /// The command.
         argv: Vec<String>,
+        /// Where it starts, relative to the repository: where the caller stands.
+        cwd: Utf8PathBuf,
     },
 }
 
@@ -70,6 +72,8 @@ pub struct Facts {
     pub hashes: BTreeMap<String, Result<String, String>>,
     /// The environment, once it is there.
     pub environment: Option<EnvironmentFacts>,
+    /// When the commit was made that is checked, seconds since 1970: `SOURCE_DATE_EPOCH` of builds.
+    pub commit_time: Option<u64>,
     /// Files that git does not track and does not ignore.
     pub untracked: Vec<String>,
     /// What this machine can do.

@@ -26,11 +26,13 @@ pub(super) fn steps(lock: &Lock, facts: &Facts, request: &Request) -> Vec<Step> 
         Command::Check { .. } => {
             lock.tools.iter().filter_map(|(name, tool)| collect(lock, facts, request, name, tool)).collect()
         }
-        Command::Exec { argv } => vec![exec(lock, request, argv)],
+        Command::Exec { argv, cwd } => {
+            vec![Step { cwd: cwd.clone(), timeout_ms: 0, ..own(lock, request, "exec", Gate::Prepare, 0, argv.clone()) }]
+        }
         Command::Run => {
             let mut steps = Vec::new();
             if lock.build && wanted("build") {
-                steps.push(build(lock, request));
+                steps.push(build(lock, facts, request));
             }
             if lock.build && !lock.import_names.is_empty() && wanted("import") {
                 steps.push(import(lock, request));
@@ -111,9 +113,12 @@ fn words(argv: &[&str]) -> Vec<String> {
     argv.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn build(lock: &Lock, request: &Request) -> Step {
+fn build(lock: &Lock, facts: &Facts, request: &Request) -> Step {
     let argv = words(&["python", "-I", "/ft/lib/ft_project.py", "wheel", "/ft/work", "/ft/out/dist"]);
-    Step { project: false, ..own(lock, request, "build", Gate::Build, BUILD_MS, argv) }
+    let mut step = Step { project: false, ..own(lock, request, "build", Gate::Build, BUILD_MS, argv) };
+    // A wheel made twice of one commit is the same file (reproducible-builds.org, SOURCE_DATE_EPOCH).
+    step.env.extend(facts.commit_time.map(|time| ("SOURCE_DATE_EPOCH".to_owned(), time.to_string())));
+    step
 }
 
 /// Starts in an empty tree, without the project layer: what it imports can only come from the wheel.
@@ -126,10 +131,6 @@ fn import(lock: &Lock, request: &Request) -> Step {
         needs: vec!["build".to_owned()],
         ..own(lock, request, "import", Gate::Import, IMPORT_MS, argv)
     }
-}
-
-fn exec(lock: &Lock, request: &Request, argv: &[String]) -> Step {
-    Step { timeout_ms: 0, ..own(lock, request, "exec", Gate::Prepare, 0, argv.to_vec()) }
 }
 
 /// Which tool a command line starts, also as `python -m NAME`.
@@ -174,7 +175,16 @@ fn check(lock: &Lock, request: &Request, name: &str, tool: &Tool) -> Step {
         needs: tool.needs.clone(),
         project: true,
         tree: true,
-        collect: lock.collect.iter().cloned().chain(coverage_data).collect(),
+        collect: lock
+            .collect
+            .iter()
+            .cloned()
+            .chain(coverage_data)
+            // `artifacts/` comes back by itself; what is required elsewhere is asked for.
+            .chain(
+                lock.required_artifacts.iter().filter(|path| !path.starts_with("artifacts")).map(ToString::to_string),
+            )
+            .collect(),
         on_fail: tool.gate.on_fail(),
         on_timeout: ParityCode::STEP_TIMEOUT,
         reader,

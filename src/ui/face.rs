@@ -218,7 +218,11 @@ impl Face {
         if let Some(live) = &mut self.live {
             live.clear();
         }
-        let shown = self.live.is_some() && self.style.results_on_terminal && !self.style.json;
+        let said = match &self.live {
+            Some(_) => self.style.results_on_terminal,
+            None => self.style.one_stream && !self.style.quiet,
+        };
+        let shown = said && !self.style.json;
         let detail = Detail { steps: !shown, quiet: self.style.quiet, explain: self.style.explain };
         let logs = run_dir.strip_prefix(&outcome.repository).unwrap_or(run_dir).join("logs");
         if self.passing.is_some() {
@@ -444,6 +448,7 @@ mod tests {
     const PLAIN: Style = Style {
         terminal: false,
         results_on_terminal: false,
+        one_stream: false,
         colour: false,
         results_colour: false,
         quiet: false,

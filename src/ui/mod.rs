@@ -21,6 +21,8 @@ pub struct Style {
     pub terminal: bool,
     /// Standard output is a terminal: what was shown live there is not said twice.
     pub results_on_terminal: bool,
+    /// Both go to the same place (a CI log, a hook): what was said as progress is not said again as a result.
+    pub one_stream: bool,
     /// Colours on standard error.
     pub colour: bool,
     /// Colours on standard output.
@@ -42,6 +44,7 @@ pub fn style(quiet: bool, explain: bool, github: bool) -> Style {
     Style {
         terminal: std::io::stderr().is_terminal() && !indicatif::ProgressDrawTarget::stderr().is_hidden(),
         results_on_terminal: std::io::stdout().is_terminal(),
+        one_stream: one_stream(),
         colour: colour(anstream::AutoStream::choice(&std::io::stderr())),
         results_colour: colour(anstream::AutoStream::choice(&std::io::stdout())),
         quiet,
@@ -49,6 +52,24 @@ pub fn style(quiet: bool, explain: bool, github: bool) -> Style {
         github,
         json: false,
     }
+}
+
+/// Whether standard output and standard error are the same file, pipe or terminal.
+#[cfg(unix)]
+fn one_stream() -> bool {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+    let place = |fd: std::os::fd::BorrowedFd<'_>| {
+        let meta = std::fs::File::from(fd.try_clone_to_owned().ok()?).metadata().ok()?;
+        Some((meta.dev(), meta.ino()))
+    };
+    let (out, error) = (place(std::io::stdout().as_fd()), place(std::io::stderr().as_fd()));
+    out.is_some() && out == error
+}
+
+#[cfg(not(unix))]
+fn one_stream() -> bool {
+    false
 }
 
 /// Prints a result.
