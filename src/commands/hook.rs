@@ -27,7 +27,7 @@ pub(super) fn pre_commit(context: &Context) -> ExitCode {
         strict_tree: true,
         ..run::request(context, &crate::cli::Run::default(), false)
     };
-    match check::perform(context, &repo, request, false) {
+    match check::perform(context, &repo, request, false, None) {
         Ok(outcome) => {
             if check::record_added(&repo, &outcome) {
                 ui::note("the manifest in the worktree was brought up to date: `git add` it and commit again");
