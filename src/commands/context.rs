@@ -39,4 +39,10 @@ impl Context {
         let style = ui::style(global.quiet, explain, vars.github_actions);
         Ok(Context { vars, global: Global { explain, ..global }, cwd, style })
     }
+
+    /// The same call, where standard output carries JSON if `json` says so, and nothing else.
+    #[must_use]
+    pub fn with_json(&self, json: bool) -> Self {
+        Context { style: Style { json, ..self.style.clone() }, ..self.clone() }
+    }
 }

@@ -53,6 +53,12 @@ pub(super) fn read_lock(repo: &Repo, source: &Source) -> Result<Lock, Finding> {
     Ok(lock)
 }
 
+/// The lock of a tree where it can be read; says nothing.
+pub(super) fn read_lock_quietly(repo: &Repo, source: &Source) -> Option<Lock> {
+    let bytes = Files::new(repo, source).read(LOCK_PATH).ok()??;
+    Some(Lock::parse(&bytes).ok()?.0)
+}
+
 fn in_tree(source: &Source) -> String {
     match source {
         Source::Worktree => String::new(),
