@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::pipeline::{self, Job};
+use super::publish::Publish;
 use super::survey::{self, Asked, Survey};
 use super::{publish, run, runs};
 use crate::cli::Check;
@@ -32,6 +33,7 @@ pub(super) fn check(context: &Context, args: &Check) -> ExitCode {
         Ok(begun) => begun,
         Err(code) => return code,
     };
+    let context = &context.with_json(args.json);
     let request = Request {
         command: Command::Check { collect: true },
         source,
@@ -62,7 +64,7 @@ pub(super) fn perform(
     if !deep && let Some(outcome) = warm(context, repo, &request, begun)? {
         return Ok(outcome);
     }
-    let job = Job { kind: "self-check", request, python: None, deep, publish: false, timeout_sec: None };
+    let job = Job { kind: "self-check", request, python: None, deep, publish: Publish::ReportAlone, timeout_sec: None };
     let done = pipeline::execute(context, repo, job, Face::new(context.style.clone()))?;
     Ok(done.outcome)
 }

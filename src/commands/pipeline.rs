@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::jobs::CellJobs;
+use super::publish::Publish;
 use super::survey::{self, Asked, Survey};
 use super::{publish, runs};
 use crate::bytecode;
@@ -33,8 +34,8 @@ pub(super) struct Job {
     pub(super) python: Option<String>,
     /// Whether every file of the environment is read again.
     pub(super) deep: bool,
-    /// Whether the results go to `artifacts/`.
-    pub(super) publish: bool,
+    /// What of the results goes to `artifacts/`.
+    pub(super) publish: Publish,
     /// Seconds for the command of `ft exec`.
     pub(super) timeout_sec: Option<u64>,
 }
@@ -354,19 +355,29 @@ impl Drive<'_> {
                 }
             }
         };
-        let end = end.map_err(|error| Stop::broken("project", error))?;
+        let end = end.map_err(|lost| match lost.unenforceable {
+            true => Stop::Found(Box::new(Finding::new(ParityCode::POLICY_UNENFORCEABLE, "project", lost.to_string()))),
+            false => Stop::broken("project", lost),
+        })?;
         fs_err::write(world.log("project"), &end.log).map_err(|error| Stop::broken("project", error))?;
-        let found = |message: String, hint: &str| {
-            Stop::Found(Box::new(Finding::new(ParityCode::BUILD_FAILED, "project", message).hint(hint)))
+        let found = |code: ParityCode, message: String, hint: &str| {
+            Stop::Found(Box::new(Finding::new(code, "project", message).hint(hint)))
         };
         let layer = project::read_layer(&out).map_err(|error| {
             found(
+                ParityCode::BUILD_FAILED,
                 format!("the project could not be made importable: {error}\n{}", end.tail(20)),
                 "read logs/project.log",
             )
         })?;
         if let Some(problem) = layer.problem {
+            // A backend that is not in the closure is the lock's business, not the project's.
+            let code = match problem.kind {
+                project::LayerProblemKind::Missing => ParityCode::LOCK_STALE,
+                _ => ParityCode::BUILD_FAILED,
+            };
             return Err(found(
+                code,
                 format!("{}\n{}", problem.message, end.tail(20)).trim_end().to_owned(),
                 problem.kind.hint(),
             ));

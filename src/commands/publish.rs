@@ -1,6 +1,6 @@
 //! The end of a run: its reports, its artifacts, and the folders that are no longer needed.
 
-use crate::artifacts::{self, ArtifactError, Item, RunLock};
+use crate::artifacts::{self, ArtifactError, Item, Published, RunLock};
 use crate::cell;
 use crate::outcome::Outcome;
 use crate::repo::{ARTIFACTS_DIR, Repo};
@@ -12,6 +12,17 @@ use std::path::{Path, PathBuf};
 
 /// How many finished runs are kept.
 const KEPT_RUNS: usize = 10;
+
+/// What of a run's results goes to `artifacts/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Publish {
+    /// All of them, in place of what the run before left.
+    Everything,
+    /// The report; what else an earlier run left stays. For a self-check.
+    ReportAlone,
+    /// None: the run is a means to another end.
+    Nothing,
+}
 
 /// Takes the lock under which one run of this repository writes; says so where another run has it.
 pub(super) fn lock(state: &Path) -> Result<RunLock, ArtifactError> {
@@ -38,22 +49,28 @@ pub(super) fn sweep(lock: &RunLock) -> Result<(), ArtifactError> {
 
 /// Writes the run's reports into its folder, publishes to `artifacts/` where that is wanted, and removes what only the
 /// run itself needed. What fails is said; the verdict stands without it.
-pub(super) fn finish(lock: &RunLock, repo: &Repo, run_dir: &Path, outcome: &Outcome, wanted: bool) {
+pub(super) fn finish(lock: &RunLock, repo: &Repo, run_dir: &Path, outcome: &Outcome, wanted: Publish) {
     let said = |what: &str, error: &dyn std::fmt::Display| ui::warning(&format!("{what}: {error}"), None);
     for (name, bytes) in [("parity_report.json", json::json(outcome)), ("junit.xml", junit::junit(outcome))] {
         if let Err(error) = write_atomic(&run_dir.join(name), &bytes) {
             said("the report could not be written", &error);
         }
     }
-    if wanted {
-        match artifacts::publish(lock, repo, &items(run_dir, outcome)) {
-            Ok(published) => {
-                for (name, what) in published.reported {
-                    ui::warning(&format!("{ARTIFACTS_DIR}/{name}: {what}"), None);
-                }
-            }
-            Err(error) => said("artifacts could not be published", &error),
+    let published = match wanted {
+        Publish::Everything => artifacts::publish(lock, repo, &items(run_dir, outcome)),
+        Publish::ReportAlone => {
+            let from = run_dir.join("parity_report.json");
+            artifacts::update(lock, repo, &[Item { from, to: "parity_report.json".to_owned() }])
         }
+        Publish::Nothing => Ok(Published::default()),
+    };
+    match published {
+        Ok(published) => {
+            for (name, what) in published.reported {
+                ui::warning(&format!("{ARTIFACTS_DIR}/{name}: {what}"), None);
+            }
+        }
+        Err(error) => said("artifacts could not be published", &error),
     }
     for left in ["cells", "tree", "bytecode", "jobs", "project", "left"].map(|name| run_dir.join(name)) {
         if left.exists()

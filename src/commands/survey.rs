@@ -56,6 +56,12 @@ pub(super) fn quietly_read_lock(repo: &Repo, source: &Source) -> Result<(Lock, V
     Lock::parse(&bytes).map_err(|error| error.finding())
 }
 
+/// The lock of a tree where it can be read; says nothing.
+pub(super) fn read_lock_quietly(repo: &Repo, source: &Source) -> Option<Lock> {
+    let bytes = Files::new(repo, source).read(LOCK_PATH).ok()??;
+    Some(Lock::parse(&bytes).ok()?.0)
+}
+
 fn in_tree(source: &Source) -> String {
     match source {
         Source::Worktree => String::new(),

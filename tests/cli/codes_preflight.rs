@@ -83,7 +83,8 @@ fn a_package_without_a_hash_is_parity_005() {
     let closure = project.read("ci/parity.requirements.txt");
     let name = closure.lines().find(|line| line.starts_with("ruff==")).unwrap();
     let start = closure.find(name).unwrap();
-    let end = closure[start..].match_indices('\n').find(|(at, _)| !closure[start + at + 1..].starts_with(' ')).unwrap().0;
+    let end =
+        closure[start..].match_indices('\n').find(|(at, _)| !closure[start + at + 1..].starts_with(' ')).unwrap().0;
     let bare = format!("{}ruff==0.14.4{}", &closure[..start], &closure[start + end..]);
     project.write("ci/parity.requirements.txt", bare);
     stopped(&project, 101, "PARITY-005", "ruff");
@@ -124,7 +125,7 @@ fn a_table_of_a_config_file_is_held_alone() {
 #[test]
 fn a_lock_that_is_older_than_its_sources_is_parity_013() {
     let project = Project::with_tools(&["ruff"]);
-    project.replace("pyproject.toml", "version = \"1.0\"", "version = \"1.1\"");
+    project.replace("pyproject.toml", "ruff==0.14.4", "ruff==0.14.5");
     let report = stopped(&project, 102, "PARITY-013", "pyproject.toml");
     assert!(report.finding("PARITY-013").1.contains("ft lock"));
     project.ft(&["lock", "--check"]).leaves(102).says("PARITY-013");

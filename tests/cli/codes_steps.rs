@@ -69,7 +69,7 @@ fn a_test_that_passes_only_when_run_again_is_parity_226() {
 #[test]
 fn a_step_that_outlives_its_timeout_is_parity_222_even_if_it_ignores_sigterm() {
     let project = Project::with_tools(&["ruff"]);
-    let hangs = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf', flush=True)\ntime.sleep(600)\n";
+    let hangs = "import signal\nimport time\n\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf', flush=True)\ntime.sleep(600)\n";
     project.write("hang.py", hangs);
     project.lock(|lock| {
         lock["tools"]["hang"] =
@@ -122,7 +122,8 @@ fn covered(lines: usize, of: usize) -> Project {
     let reached = "x = 1\n".repeat(lines - 1);
     let missed = "    y = 1\n".repeat(of - lines);
     project.write("src/demo/__init__.py", format!("{reached}def never():\n{missed}"));
-    project.write("tests/test_demo.py", "import demo\n\n\ndef test_small():\n    demo\n\n\ndef test_large():\n    demo\n");
+    project
+        .write("tests/test_demo.py", "import demo\n\n\ndef test_small():\n    demo\n\n\ndef test_large():\n    demo\n");
     project.lock(|lock| {
         lock["tools"]["pytest"]["args"] = json!(["-q", "--cov=demo", "tests"]);
         lock["thresholds"]["coverage_min"] = json!(0.7);
@@ -238,7 +239,9 @@ fn a_tool_that_exits_with_one_of_our_own_codes_is_told_apart() {
     let project = Project::with_tools(&["ruff"]);
     for status in [222, 69, 70, 101, 143] {
         let args = ["-c".to_owned(), format!("raise SystemExit({status})")];
-        project.lock(|lock| lock["tools"]["odd"] = json!({"command": "python", "args": args, "gate": "lint", "timeout_sec": 30}));
+        project.lock(|lock| {
+            lock["tools"]["odd"] = json!({"command": "python", "args": args, "gate": "lint", "timeout_sec": 30})
+        });
         fails(&project, 211, &["PARITY-211"], &format!("odd exited with status {status}"));
     }
     project.ft(&["exec", "--", "sh", "-c", "exit 222"]).leaves(222);
@@ -247,6 +250,8 @@ fn a_tool_that_exits_with_one_of_our_own_codes_is_told_apart() {
 #[test]
 fn a_tool_that_is_not_in_the_environment_is_its_gate_s_failure() {
     let project = Project::with_tools(&["ruff"]);
-    project.lock(|lock| lock["tools"]["ghost"] = json!({"command": "no-such-tool", "args": [], "gate": "lint", "timeout_sec": 30}));
+    project.lock(|lock| {
+        lock["tools"]["ghost"] = json!({"command": "no-such-tool", "args": [], "gate": "lint", "timeout_sec": 30})
+    });
     fails(&project, 211, &["PARITY-211"], "no-such-tool");
 }

@@ -56,7 +56,8 @@ fn template() -> &'static Template {
             let text = fs::read_to_string(root.join(path)).unwrap().replace("PYTHON", &python);
             fs::write(root.join(path), text).unwrap();
         }
-        let template = Template { environments: base.join("environments"), cache: base.join("cache"), root, python_bin, python };
+        let template =
+            Template { environments: base.join("environments"), cache: base.join("cache"), root, python_bin, python };
         git(&template.root, &["init", "-q", "-b", "main"]);
         git(&template.root, &["add", "-A"]);
         // The caller's own index settings: this is the only call that needs a network.
@@ -326,7 +327,14 @@ impl Ran {
     /// It left with this status.
     #[track_caller]
     pub fn leaves(&self, status: i32) -> &Ran {
-        assert_eq!(self.status, Some(status), "signal {:?}\n--- stdout\n{}--- stderr\n{}", self.signal, self.out, self.err);
+        assert_eq!(
+            self.status,
+            Some(status),
+            "signal {:?}\n--- stdout\n{}--- stderr\n{}",
+            self.signal,
+            self.out,
+            self.err
+        );
         self
     }
 
@@ -346,11 +354,10 @@ impl Ran {
         self
     }
 
-    /// All of it for a snapshot, without what differs between two runs.
-    pub fn face(&self) -> String {
+    /// Status, standard output and standard error for a snapshot, without the place of this copy.
+    pub fn face(&self) -> (String, String, String) {
         let status = self.status.map_or("a signal".to_owned(), |status| status.to_string());
-        let text = format!("exit status: {status}\n--- stdout\n{}--- stderr\n{}", self.out, self.err);
-        text.replace(&self.here, "[HERE]")
+        (status, self.out.replace(&self.here, "[HERE]"), self.err.replace(&self.here, "[HERE]"))
     }
 }
 
@@ -405,4 +412,14 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < until, "never: {what}");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+}
+
+/// Processes of the whole machine whose command line holds `marker`, but for this one.
+pub fn processes(marker: &str) -> Vec<u32> {
+    let read = |pid: u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != std::process::id() && String::from_utf8_lossy(&read(*pid)).contains(marker))
+        .collect()
 }
