@@ -60,7 +60,7 @@ pub(super) fn finish(lock: &RunLock, repo: &Repo, run_dir: &Path, outcome: &Outc
         Publish::Everything => artifacts::publish(lock, repo, &items(run_dir, outcome)),
         Publish::ReportAlone => {
             let from = run_dir.join("parity_report.json");
-            artifacts::update(lock, repo, &[Item { from, to: "parity_report.json".to_owned() }])
+            artifacts::update(lock, repo, &[Item { from, to: "parity_report.json".to_owned() }], None)
         }
         Publish::Nothing => Ok(Published::default()),
     };
