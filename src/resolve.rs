@@ -196,7 +196,7 @@ fn merged(reports: &[(String, PipReport)]) -> Result<String, ResolveError> {
     let mut pins: BTreeMap<(String, String), Pin<'_>> = BTreeMap::new();
     for (minor, report) in reports {
         for item in &report.install {
-            let key = (item.metadata.name.to_ascii_lowercase().replace(['_', '.'], "-"), item.metadata.version.clone());
+            let key = (crate::lock::normalise(&item.metadata.name), item.metadata.version.clone());
             let Some(hash) = item.download_info.archive_info.hashes.get("sha256") else {
                 return Err(ResolveError::Unsolvable(format!(
                     "{}=={} has no sha256: it is no file of an index",

@@ -60,7 +60,7 @@ impl Unavailable {
     #[must_use]
     pub fn fix(&self) -> &'static str {
         match self {
-            Unavailable::NotLinux => "use container mode (`ft run --container`)",
+            Unavailable::NotLinux => "run it on Linux",
             Unavailable::AppArmor(_) => {
                 "allow it for this program with an AppArmor profile that has `userns,`, or for all with \
                  `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
@@ -73,8 +73,8 @@ impl Unavailable {
                 "run on the host, or start the container with `--security-opt seccomp=unconfined --security-opt \
                  systempaths=unconfined` and, where AppArmor is on, `--security-opt apparmor=unconfined`"
             }
-            Unavailable::Kernel(_) => "use container mode, or a newer kernel",
-            Unavailable::Other(_) => "use container mode, or a cell of kind `here`",
+            Unavailable::Kernel(_) => "use a newer kernel",
+            Unavailable::Other(_) => "the message names what the kernel refused; allow it, or run on another machine",
         }
     }
 }

@@ -5,6 +5,7 @@ use super::jobs::CellJobs;
 use super::publish::Publish;
 use super::survey::{self, Asked, Survey};
 use super::{publish, runs};
+use crate::bytecode;
 use crate::cell::{self, Namespaces};
 use crate::code::ParityCode;
 use crate::environment::interpreter::Interpreter;
@@ -21,7 +22,7 @@ use crate::session::recorder::{self, Recorder};
 use crate::session::{self, Signals, World};
 use crate::snapshot;
 use crate::ui::Face;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a run is to do.
 pub(super) struct Job {
@@ -171,12 +172,40 @@ impl Drive<'_> {
         if plan.steps.is_empty() {
             return Ok(());
         }
-        let world = self.world(&lock, &survey, environment.as_ref(), &status, &plan).await?;
+        let mut world = self.world(&lock, &survey, environment.as_ref(), &status, &plan).await?;
+        let collects = matches!(request.command, Command::Check { .. });
+        let bytecode = environment.filter(|_| collects).map(|ready| self.bytecode_store(&ready));
+        let trees = world.trees.clone();
+        if let Some(store) = &bytecode {
+            let layer = self.run_dir.join("bytecode");
+            // Without it the collection compiles everything.
+            if bytecode::lend(store, &trees, &layer, cell::step_owner()).is_ok_and(|lent| lent > 0) {
+                world.trees.push(layer);
+            }
+        }
         session::steps(self.recorder, &Namespaces::default(), &world, &plan, self.signals).await;
-        if matches!(request.command, Command::Check { .. }) {
+        if collects {
             super::check::keep(self.repo, &survey, &status, &plan, &self.recorder.outcome);
         }
+        if let Some(store) = &bytecode {
+            for step in &plan.steps {
+                // What is not kept is compiled again.
+                let _ = bytecode::keep(&world.scratch(&step.id).join("changes"), &trees, store);
+            }
+        }
         Ok(())
+    }
+
+    /// Where bytecode of collections in this environment is kept. That of environments that are gone goes too.
+    fn bytecode_store(&self, ready: &Ready) -> PathBuf {
+        let all = self.repo.state_dir().join("cache/bytecode");
+        for entry in std::fs::read_dir(&all).into_iter().flatten().filter_map(Result::ok) {
+            if !ready.root.with_file_name(entry.file_name()).is_dir() {
+                // Tried again by the next check.
+                let _ = cell::remove_scratch(&entry.path());
+            }
+        }
+        all.join(ready.key.as_str())
     }
 
     fn judge(&mut self, plan: Plan, findings: Vec<Finding>) {

@@ -6,6 +6,7 @@ use crate::outcome::Outcome;
 use crate::repo::{ARTIFACTS_DIR, Repo};
 use crate::report::{json, junit};
 use crate::ui;
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -59,7 +60,7 @@ pub(super) fn finish(lock: &RunLock, repo: &Repo, run_dir: &Path, outcome: &Outc
         Publish::Everything => artifacts::publish(lock, repo, &items(run_dir, outcome)),
         Publish::ReportAlone => {
             let from = run_dir.join("parity_report.json");
-            artifacts::update(lock, repo, &[Item { from, to: "parity_report.json".to_owned() }])
+            artifacts::update(lock, repo, &[Item { from, to: "parity_report.json".to_owned() }], None)
         }
         Publish::Nothing => Ok(Published::default()),
     };
@@ -71,7 +72,7 @@ pub(super) fn finish(lock: &RunLock, repo: &Repo, run_dir: &Path, outcome: &Outc
         }
         Err(error) => said("artifacts could not be published", &error),
     }
-    for left in ["cells", "tree", "jobs", "project", "left"].map(|name| run_dir.join(name)) {
+    for left in ["cells", "tree", "bytecode", "jobs", "project", "left"].map(|name| run_dir.join(name)) {
         if left.exists()
             && let Err(error) = cell::remove_scratch(&left)
         {
@@ -120,8 +121,12 @@ fn items(run_dir: &Path, outcome: &Outcome) -> Vec<Item> {
 }
 
 /// The report of a self-check that needed no run: that one file, and nothing of an earlier run is touched. A run that
-/// writes at this moment will leave a newer report than this one.
-pub(super) fn report_only(repo: &Repo, outcome: &Outcome) -> Result<(), ArtifactError> {
+/// writes at this moment will leave a newer report than this one. `tracked` as for [`artifacts::update`].
+pub(super) fn report_only(
+    repo: &Repo,
+    outcome: &Outcome,
+    tracked: Option<&HashSet<String>>,
+) -> Result<(), ArtifactError> {
     let state = repo.state_dir();
     std::fs::create_dir_all(&state).map_err(|source| ArtifactError::Io { path: state.clone(), source })?;
     artifacts::exclude_from_status(repo)?;
@@ -129,7 +134,7 @@ pub(super) fn report_only(repo: &Repo, outcome: &Outcome) -> Result<(), Artifact
     let Ok(lock) = RunLock::try_take(&state, &now)? else { return Ok(()) };
     let from = state.join("self-check.json");
     write_atomic(&from, &json::json(outcome)).map_err(|source| ArtifactError::Io { path: from.clone(), source })?;
-    let published = artifacts::update(&lock, repo, &[Item { from, to: "parity_report.json".to_owned() }])?;
+    let published = artifacts::update(&lock, repo, &[Item { from, to: "parity_report.json".to_owned() }], tracked)?;
     for (name, what) in published.reported {
         ui::warning(&format!("{ARTIFACTS_DIR}/{name}: {what}"), None);
     }

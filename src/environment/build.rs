@@ -116,7 +116,7 @@ impl BuildError {
                 "the disk is full: `ft gc` frees what ft keeps".to_owned()
             }
             Self::Io(_) => "check the permissions of that path".to_owned(),
-            Self::Lost(_) => "`ft doctor` says which cells this machine can make".to_owned(),
+            Self::Lost(_) => "run it again; if it stays, the message above names what this machine refuses".to_owned(),
             other => other.code().map_or_else(String::new, |code| code.fix().to_owned()),
         }
     }

@@ -1,6 +1,7 @@
 //! What is installed: distributions, their entry points and import names, read from `*.dist-info` without starting
 //! Python; and which requirements of theirs are not met.
 
+use crate::lock::normalise;
 use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl, VersionOrUrl};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
@@ -58,20 +59,6 @@ impl Dist {
         }
         Some(())
     }
-}
-
-/// PEP 503: lower case, runs of `-`, `_` and `.` become one `-`.
-#[must_use]
-pub fn normalise(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for c in name.chars() {
-        match c {
-            '-' | '_' | '.' if out.ends_with('-') => {}
-            '-' | '_' | '.' => out.push('-'),
-            c => out.push(c.to_ascii_lowercase()),
-        }
-    }
-    out
 }
 
 /// What `METADATA` says, as far as it counts here.

@@ -110,7 +110,7 @@ impl FetchError {
             Self::Hash { .. } => {
                 "the index serves a file that was not there when the lock was written; find out why before `ft lock`"
             }
-            Self::NoWheel { .. } => "lock a version that has a wheel for this platform, or use container mode",
+            Self::NoWheel { .. } => "lock a version that has a wheel for this platform",
             Self::SdistOnly { .. } => {
                 "allow the build with `environment.sdists` in the lock, or lock a version with wheels"
             }

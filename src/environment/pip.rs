@@ -3,7 +3,7 @@
 
 use super::fetch::{FetchError, Settings};
 use super::interpreter::Interpreter;
-use super::{PathError, Progress, Report, dists};
+use super::{PathError, Progress, Report};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -297,8 +297,10 @@ pub(super) fn no_wheel(package: String, interpreter: &Interpreter, verbose: &str
 fn is_of_version(file: &str, version: &str) -> bool {
     let stem = file.strip_suffix(".tar.gz").or_else(|| file.strip_suffix(".zip"));
     match stem {
-        Some(stem) => stem.rsplit_once('-').is_some_and(|(_, v)| dists::normalise(v) == dists::normalise(version)),
-        None => file.split('-').nth(1).is_some_and(|v| dists::normalise(v) == dists::normalise(version)),
+        Some(stem) => {
+            stem.rsplit_once('-').is_some_and(|(_, v)| crate::lock::normalise(v) == crate::lock::normalise(version))
+        }
+        None => file.split('-').nth(1).is_some_and(|v| crate::lock::normalise(v) == crate::lock::normalise(version)),
     }
 }
 

@@ -311,7 +311,7 @@ fn check_identity(items: &[(&Pinned, PathBuf)]) -> Result<(), BuildError> {
         let version = |text: &str| text.parse::<pep440_rs::Version>().ok();
         let same = dist.version == pinned.version
             || version(&dist.version).is_some_and(|v| version(&pinned.version) == Some(v));
-        if dist.name != dists::normalise(&pinned.name) || !same {
+        if dist.name != crate::lock::normalise(&pinned.name) || !same {
             return Err(BuildError::Identity {
                 file: item.file_name().unwrap_or_default().to_string_lossy().into_owned(),
                 pinned: format!("{}=={}", pinned.name, pinned.version),

@@ -8,11 +8,12 @@
 //! Executes nothing of the wheel and trusts no path in it. The wheel's own `RECORD` is not consulted: the archive as a
 //! whole was compared with the lock, which says more, and some published wheels carry a wrong one.
 
-use super::dists::{Dist, EntryPoint, Metadata, normalise, parse_entry_points, parse_metadata};
+use super::dists::{Dist, EntryPoint, Metadata, parse_entry_points, parse_metadata};
 use super::interpreter::Interpreter;
 use super::layout;
 use super::seal::{Kind, Seal, look, sealable};
 use super::{PathError, layout::create_file};
+use crate::lock::normalise;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Read;

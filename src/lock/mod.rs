@@ -41,6 +41,20 @@ use std::collections::BTreeMap;
 /// Where the lock stands in a repository.
 pub const LOCK_PATH: &str = "ci/parity.lock.json";
 
+/// PEP 503: lower case, runs of `-`, `_` and `.` become one `-`.
+#[must_use]
+pub fn normalise(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '-' | '_' | '.' if out.ends_with('-') => {}
+            '-' | '_' | '.' => out.push('-'),
+            c => out.push(c.to_ascii_lowercase()),
+        }
+    }
+    out
+}
+
 /// A parsed, validated lock. Every default is filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lock {

@@ -79,7 +79,7 @@ pub fn plan(lock: &Lock, facts: &Facts, request: &Request) -> (Plan, Vec<Finding
         .tools
         .iter()
         .filter_map(|(step, tool)| {
-            let version = packages(facts)?.get(&preflight::normalise(tool.package.as_deref()?))?;
+            let version = packages(facts)?.get(&crate::lock::normalise(tool.package.as_deref()?))?;
             Some((step.clone(), version.clone()))
         })
         .collect();
@@ -126,3 +126,6 @@ fn packages(facts: &Facts) -> Option<&BTreeMap<String, String>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use super::inputs::{ClosureFacts, Command, Facts, Request};
 use crate::code::ParityCode;
 use crate::finding::Finding;
-use crate::lock::{CellKind, Lock, PythonMatch};
+use crate::lock::{CellKind, Lock, PythonMatch, normalise};
 use crate::repo::Source;
 use crate::step::Network;
 use std::str::FromStr;
@@ -233,19 +233,6 @@ fn plugins(lock: &Lock, facts: &Facts) -> Option<Finding> {
     (!missing.is_empty()).then(|| {
         Finding::new(ParityCode::PLUGIN_MISSING, GATE, format!("not in the locked environment: {}", missing.join(", ")))
     })
-}
-
-/// PEP 503: `pytest_cov` and `Pytest.Cov` are `pytest-cov`.
-pub(super) fn normalise(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for c in name.chars() {
-        match c {
-            '-' | '_' | '.' if out.ends_with('-') => {}
-            '-' | '_' | '.' => out.push('-'),
-            c => out.push(c.to_ascii_lowercase()),
-        }
-    }
-    out
 }
 
 fn seal(facts: &Facts) -> Option<Finding> {

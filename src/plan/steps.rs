@@ -1,9 +1,8 @@
 //! From the lock's tools to steps: command lines, environment, limits, readers.
 
 use super::inputs::{Command, Facts, Request};
-use super::preflight::normalise;
 use crate::code::ParityCode;
-use crate::lock::{Lock, Tool};
+use crate::lock::{Lock, Tool, normalise};
 use crate::step::{Gate, Limits, Network, Reader, Step};
 use std::collections::{BTreeMap, BTreeSet};
 
