@@ -33,7 +33,6 @@ pub(super) fn check(context: &Context, args: &Check) -> ExitCode {
         Ok(begun) => begun,
         Err(code) => return code,
     };
-    let context = &context.with_json(args.json);
     let request = Request {
         command: Command::Check { collect: true },
         source,
@@ -41,9 +40,12 @@ pub(super) fn check(context: &Context, args: &Check) -> ExitCode {
         ..run::request(context, &crate::cli::Run::default(), false)
     };
     let request = Request { update_collection: !context.vars.ci && request.source == Source::Worktree, ..request };
+    let may_record = request.update_collection;
     match perform(context, &repo, request, args.deep, begun) {
         Ok(outcome) => {
-            record_added(&repo, &outcome);
+            if may_record {
+                record_added(&repo, &outcome);
+            }
             if args.json {
                 ui::bytes(&report::json::json(&outcome));
             }

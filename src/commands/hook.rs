@@ -30,7 +30,7 @@ pub(super) fn pre_commit(context: &Context) -> ExitCode {
     };
     match check::perform(context, &repo, request, false, None) {
         Ok(outcome) => {
-            if check::record_added(&repo, &outcome) {
+            if !context.vars.ci && check::record_added(&repo, &outcome) {
                 ui::note("the manifest in the worktree was brought up to date: `git add` it and commit again");
             }
             outcome.exit()
