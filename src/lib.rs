@@ -39,6 +39,8 @@ pub mod linux;
 
 #[cfg(feature = "host")]
 pub mod artifacts;
+#[cfg(all(feature = "host", unix))]
+pub mod bytecode;
 #[cfg(feature = "host")]
 pub mod cell;
 #[cfg(feature = "host")]

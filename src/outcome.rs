@@ -176,7 +176,10 @@ impl Outcome {
     /// A step that neither ended nor was skipped: its stream was cut, so nothing is known about it. Never "passed".
     fn unfinished(&self) -> bool {
         let stopped = self.preflight.iter().any(|f| f.code.stops_run() && !f.warning);
+        // Without a plan nothing was going to be checked; then only a finding can say why.
+        let planless = self.plan.is_none() && self.preflight.iter().all(|f| f.warning);
         self.wall_ms.is_none()
+            || planless
             || (!stopped && self.steps.iter().any(|step| step.end.is_none() && step.skipped.is_none()))
     }
 
@@ -194,3 +197,6 @@ impl Outcome {
         self.findings().into_iter().filter(|f| !f.warning).map(|f| f.code).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,14 @@ pub struct Repo {
 }
 
 impl Repo {
+    /// A repository of which only the root is known, and that not for sure: enough to read files of its worktree.
+    #[must_use]
+    pub fn unconfirmed(root: PathBuf) -> Repo {
+        let git_dir = root.join(".git");
+        let (top, common_dir) = (root.clone(), git_dir.clone());
+        Repo { root, top, git_dir, common_dir, head: None, object_format: String::new() }
+    }
+
     /// [`Repo::root`] relative to [`Repo::top`], with `/` between and behind names as git writes it: empty, or
     /// `services/api/`.
     #[must_use]

@@ -52,19 +52,34 @@ struct Manifest {
 /// # Errors
 /// [`ArtifactError`]: where `artifacts` is no folder, or something can't be written. What is published by then stays.
 pub fn publish(lock: &RunLock, repo: &Repo, items: &[Item]) -> Result<Published, ArtifactError> {
-    exchange(lock, repo, items, false)
+    exchange(lock, items, &repo.root, &tracked_artifacts(repo)?, false)
 }
 
-/// Replaces single published files, and leaves what else a run published as it is: the report of a self-check.
+/// Replaces single published files, and leaves what else a run published as it is: the report of a self-check. `tracked`
+/// is what git tracks below `artifacts/`, relative to it, where the caller knows it already.
 ///
 /// # Errors
 /// As [`publish`].
-pub fn update(lock: &RunLock, repo: &Repo, items: &[Item]) -> Result<Published, ArtifactError> {
-    exchange(lock, repo, items, true)
+pub fn update(
+    lock: &RunLock,
+    repo: &Repo,
+    items: &[Item],
+    tracked: Option<&HashSet<String>>,
+) -> Result<Published, ArtifactError> {
+    match tracked {
+        Some(tracked) => exchange(lock, items, &repo.root, tracked, true),
+        None => exchange(lock, items, &repo.root, &tracked_artifacts(repo)?, true),
+    }
 }
 
-fn exchange(lock: &RunLock, repo: &Repo, items: &[Item], keep_others: bool) -> Result<Published, ArtifactError> {
-    let dir = repo.root.join(ARTIFACTS_DIR);
+fn exchange(
+    lock: &RunLock,
+    items: &[Item],
+    root: &Path,
+    tracked: &HashSet<String>,
+    keep_others: bool,
+) -> Result<Published, ArtifactError> {
+    let dir = root.join(ARTIFACTS_DIR);
     match dir.symlink_metadata() {
         Ok(meta) if meta.is_dir() => {}
         Ok(_) => return Err(ArtifactError::NoFolder(dir)),
@@ -75,7 +90,6 @@ fn exchange(lock: &RunLock, repo: &Repo, items: &[Item], keep_others: bool) -> R
     if staging.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
         std::fs::remove_dir_all(&staging).map_err(io(&staging))?;
     }
-    let tracked = tracked_artifacts(repo)?;
     let place = lock.state_dir().join("published.json");
     let old = load(&place);
 

@@ -281,6 +281,7 @@ mod start {
             // So that the trial says what a limit would be enforced by.
             memory_bytes: 1 << 30,
             pids: 64,
+            disk_bytes: 1 << 20,
             ..Spec::default()
         };
         let mut child = with_agent(scratch.path(), |path| {

@@ -1,7 +1,8 @@
-//! `ft check`: the self-check. Warm, it starts two gits and nothing else.
+//! `ft check`: the self-check. Warm, it starts two gits and nothing else, and looks at the rest while they answer.
 
 use super::context::Context;
 use super::pipeline::{self, Job};
+use super::publish::Publish;
 use super::survey::{self, Asked, Survey};
 use super::{publish, run, runs};
 use crate::cli::Check;
@@ -10,8 +11,10 @@ use crate::environment::store::State;
 use crate::event::EventKind;
 use crate::facts::collection;
 use crate::facts::git::TreeState;
+use crate::finding::Finding;
+use crate::git::GitError;
 use crate::lock::collection::Manifest;
-use crate::lock::{Lock, OnAdded};
+use crate::lock::{Lock, OnAdded, Warning};
 use crate::outcome::Outcome;
 use crate::plan::inputs::{Command, EnvironmentFacts, Request};
 use crate::plan::{self, Plan};
@@ -20,24 +23,29 @@ use crate::report;
 use crate::results::pytest::TestReport;
 use crate::session::recorder::{self, Recorder};
 use crate::ui::{self, Face};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 pub(super) fn check(context: &Context, args: &Check) -> ExitCode {
-    let context = &context.with_json(args.json);
-    let repo = match super::discover(context) {
-        Ok(repo) => repo,
+    let source = run::source(&args.snapshot);
+    let early = source == Source::Worktree && !args.deep;
+    let (repo, begun) = match if early { begin(context) } else { super::discover(context).map(|repo| (repo, None)) } {
+        Ok(begun) => begun,
         Err(code) => return code,
     };
+    let context = &context.with_json(args.json);
     let request = Request {
         command: Command::Check { collect: true },
-        source: run::source(&args.snapshot),
+        source,
         container: args.container,
         ..run::request(context, &crate::cli::Run::default(), false)
     };
     let request = Request { update_collection: !context.vars.ci && request.source == Source::Worktree, ..request };
-    match perform(context, &repo, request, args.deep) {
+    let may_write = request.update_collection;
+    match perform(context, &repo, request, args.deep, begun) {
         Ok(outcome) => {
-            record_added(&repo, &outcome);
+            if may_write {
+                record_added(&repo, &outcome);
+            }
             if args.json {
                 ui::bytes(&report::json::json(&outcome));
             }
@@ -53,41 +61,87 @@ pub(super) fn perform(
     repo: &Repo,
     request: Request,
     deep: bool,
+    begun: Option<Begun>,
 ) -> Result<Outcome, pipeline::BeginError> {
-    if !deep && let Some(outcome) = warm(context, repo, &request)? {
+    if !deep && let Some(outcome) = warm(context, repo, &request, begun)? {
         return Ok(outcome);
     }
-    let job = Job { kind: "self-check", request, python: None, deep, publish: false, timeout_sec: None };
+    let job = Job { kind: "self-check", request, python: None, deep, publish: Publish::ReportAlone, timeout_sec: None };
     let done = pipeline::execute(context, repo, job, Face::new(context.style.clone()))?;
     Ok(done.outcome)
 }
 
+/// What a warm check is made from, but for what git says.
+type Looked = Result<(Lock, Vec<Warning>, Option<Survey>), Finding>;
+
+/// Both halves of what a warm check is made from.
+pub(super) struct Begun {
+    looked: Looked,
+    status: Result<TreeState, GitError>,
+}
+
+/// Lock, survey and seal of a tree; no survey where the environment is not there yet.
+fn look(context: &Context, repo: &Repo, source: &Source) -> Looked {
+    let (lock, warnings) = survey::quietly_read_lock(repo, source)?;
+    let asked = Asked { source, python: &lock.python, untracked: Vec::new(), cells: false };
+    let mut survey = survey::survey(context, repo, &lock, asked);
+    let ready = sealed(context, repo, &mut survey);
+    Ok((lock, warnings, ready.then_some(survey)))
+}
+
+/// Finds the repository and looks at everything at the same time: git answers about as slowly as the seal is read. What
+/// was looked at counts only if git then names the same root; a worktree is read by its root and nothing else.
+fn begin(context: &Context) -> Result<(Repo, Option<Begun>), ExitCode> {
+    let source = &Source::Worktree;
+    let (asked, early) = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            let repo = super::discover(context)?;
+            let status = crate::facts::git::tree_state(&repo, source);
+            Ok((repo, status))
+        });
+        let likely = crate::facts::git::likely_root(&context.cwd).map(Repo::unconfirmed);
+        let early = likely.map(|repo| (look(context, &repo, source), repo.root));
+        (asked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), early)
+    });
+    let (repo, status) = asked?;
+    let looked = match early {
+        Some((looked, root)) if root == repo.root => looked,
+        _ => look(context, &repo, source),
+    };
+    Ok((repo, Some(Begun { looked, status })))
+}
+
 /// The whole check without a cell, or `None` where something has to be built or collected first.
-fn warm(context: &Context, repo: &Repo, request: &Request) -> Result<Option<Outcome>, pipeline::BeginError> {
-    let lock = match survey::read_lock(repo, &request.source) {
-        Ok(lock) => lock,
+fn warm(
+    context: &Context,
+    repo: &Repo,
+    request: &Request,
+    begun: Option<Begun>,
+) -> Result<Option<Outcome>, pipeline::BeginError> {
+    let Begun { looked, status } = begun.unwrap_or_else(|| {
+        std::thread::scope(|scope| {
+            let status = scope.spawn(|| crate::facts::git::tree_state(repo, &request.source));
+            let looked = look(context, repo, &request.source);
+            Begun { looked, status: status.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) }
+        })
+    });
+    let tracked = status.as_ref().ok().and_then(|status| status.artifacts.clone());
+    let (lock, warnings, survey) = match looked {
+        Ok(looked) => looked,
         Err(finding) => {
             let events = vec![EventKind::Found { finding }];
-            return Ok(Some(record(context, repo, events)?));
+            return Ok(Some(record(context, repo, events, tracked.as_ref())?));
         }
     };
-    // git and the seal are read at the same time: they are what a warm check costs.
-    let (status, surveyed) = std::thread::scope(|scope| {
-        let status = scope.spawn(|| crate::facts::git::tree_state(repo, &request.source));
-        let asked = Asked { source: &request.source, python: &lock.python, untracked: Vec::new(), cells: false };
-        let mut survey = survey::survey(context, repo, &lock, asked);
-        let ready = sealed(context, repo, &mut survey);
-        let status = status.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (status, ready.then_some(survey))
-    });
-    let Ok(status) = status else { return Ok(None) };
-    let Some(mut survey) = surveyed else { return Ok(None) };
+    let (Ok(status), Some(mut survey)) = (status, survey) else { return Ok(None) };
     survey.facts.untracked = survey::untracked(&status);
     let (plan, findings) =
         plan::plan(&lock, &survey.facts, &Request { command: Command::Check { collect: false }, ..request.clone() });
     let stops = findings.iter().any(|finding| finding.code.stops_run() && !finding.warning);
     let reports = if stops { Some(Vec::new()) } else { cached(repo, &lock, &survey, &status, &plan) };
     let Some(reports) = reports else { return Ok(None) };
+    // Whoever goes on after a `None` reads the lock again and says them.
+    warnings.iter().for_each(|warning| ui::note(&warning.to_string()));
     let mut events = vec![EventKind::Planned { plan: Box::new(plan) }];
     events.extend(findings.into_iter().map(|finding| EventKind::Found { finding }));
     for (step, report) in reports {
@@ -97,7 +151,7 @@ fn warm(context: &Context, repo: &Repo, request: &Request) -> Result<Option<Outc
         });
         events.push(EventKind::TestsReported { step, report: Box::new(report) });
     }
-    Ok(Some(record(context, repo, events)?))
+    Ok(Some(record(context, repo, events, tracked.as_ref())?))
 }
 
 /// Whether the environment is there, with its facts filled in. A lock without a closure has none to be there.
@@ -197,7 +251,12 @@ pub(super) fn record_added(repo: &Repo, outcome: &Outcome) -> bool {
 }
 
 /// Events of a check that needed no cell, judged, shown and reported.
-fn record(context: &Context, repo: &Repo, events: Vec<EventKind>) -> Result<Outcome, pipeline::BeginError> {
+fn record(
+    context: &Context,
+    repo: &Repo,
+    events: Vec<EventKind>,
+    tracked: Option<&HashSet<String>>,
+) -> Result<Outcome, pipeline::BeginError> {
     let first = EventKind::RunStarted {
         events_version: recorder::VERSION,
         id: runs::new_id(jiff::Timestamp::now()),
@@ -209,7 +268,7 @@ fn record(context: &Context, repo: &Repo, events: Vec<EventKind>) -> Result<Outc
     let mut recorder = Recorder::in_memory(Face::new(context.style.clone()), first);
     events.into_iter().for_each(|event| recorder.record(event));
     recorder.finish();
-    if let Err(error) = publish::report_only(repo, &recorder.outcome) {
+    if let Err(error) = publish::report_only(repo, &recorder.outcome, tracked) {
         ui::warning(&format!("the report could not be written: {error}"), None);
     }
     recorder.face.finish(&recorder.outcome, &BTreeMap::new(), &repo.state_dir());

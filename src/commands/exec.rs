@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::pipeline::{self, Job};
+use super::publish::Publish;
 use super::run;
 use crate::cli::Exec;
 use crate::code::ExitCode;
@@ -18,7 +19,8 @@ pub(super) fn exec(context: &Context, args: &Exec) -> ExitCode {
         source: run::source(&args.snapshot),
         ..run::request(context, &crate::cli::Run::default(), false)
     };
-    let job = Job { kind: "exec", request, python: None, deep: false, publish: false, timeout_sec: args.timeout };
+    let job =
+        Job { kind: "exec", request, python: None, deep: false, publish: Publish::Nothing, timeout_sec: args.timeout };
     match pipeline::execute(context, &repo, job, ui::Face::passing_through(context.style.clone())) {
         Ok(done) => status(&done.outcome),
         Err(error) => super::cannot_begin(&error),

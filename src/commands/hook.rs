@@ -3,6 +3,7 @@
 use super::check;
 use super::context::Context;
 use super::pipeline::{self, Job};
+use super::publish::Publish;
 use super::run;
 use crate::code::ExitCode;
 use crate::hooks::{self, PushedRef};
@@ -27,9 +28,9 @@ pub(super) fn pre_commit(context: &Context) -> ExitCode {
         strict_tree: true,
         ..run::request(context, &crate::cli::Run::default(), false)
     };
-    match check::perform(context, &repo, request, false) {
+    match check::perform(context, &repo, request, false, None) {
         Ok(outcome) => {
-            if check::record_added(&repo, &outcome) {
+            if !context.vars.ci && check::record_added(&repo, &outcome) {
                 ui::note("the manifest in the worktree was brought up to date: `git add` it and commit again");
             }
             outcome.exit()
@@ -71,7 +72,8 @@ pub(super) fn pre_push(context: &Context) -> ExitCode {
             strict_tree: true,
             ..run::request(context, &crate::cli::Run::default(), false)
         };
-        let job = Job { kind: "parity", request, python: None, deep: true, publish: true, timeout_sec: None };
+        let job =
+            Job { kind: "parity", request, python: None, deep: true, publish: Publish::Everything, timeout_sec: None };
         match pipeline::execute(context, &repo, job, Face::new(context.style.clone())) {
             Ok(done) if done.outcome.exit() == ExitCode::PASSED => {}
             Ok(done) => return done.outcome.exit(),

@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::init::project_files;
 use super::pipeline::{self, Job};
+use super::publish::Publish;
 use super::survey::{self, Asked};
 use crate::cli::Lock as Args;
 use crate::code::{ExitCode, ParityCode};
@@ -239,7 +240,8 @@ fn collect(context: &Context, repo: &Repo, seed: &str) -> Result<Option<Vec<Stri
         hash_seed: Some(seed.to_owned()),
         ..super::run::request(context, &crate::cli::Run::default(), false)
     };
-    let job = Job { kind: "collection", request, python: None, deep: false, publish: false, timeout_sec: None };
+    let job =
+        Job { kind: "collection", request, python: None, deep: false, publish: Publish::Nothing, timeout_sec: None };
     let style = ui::Style { quiet: true, ..context.style };
     let done = pipeline::execute(context, repo, job, Face::silent(style)).map_err(Failure::infrastructure)?;
     let outcome = &done.outcome;

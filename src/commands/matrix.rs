@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::pipeline::{self, Job};
+use super::publish::Publish;
 use super::survey;
 use crate::code::ExitCode;
 use crate::plan::inputs::Request;
@@ -31,7 +32,7 @@ pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool)
             python: Some(python.clone()),
             deep: true,
             // The first Python's results stand where a plain run puts them; all are kept under `.firsttry/runs`.
-            publish: i == 0,
+            publish: if i == 0 { Publish::Everything } else { Publish::Nothing },
             timeout_sec: None,
         };
         match pipeline::execute(context, repo, job, Face::new(context.style.clone())) {

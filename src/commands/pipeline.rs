@@ -2,8 +2,10 @@
 
 use super::context::Context;
 use super::jobs::CellJobs;
+use super::publish::Publish;
 use super::survey::{self, Asked, Survey};
 use super::{publish, runs};
+use crate::bytecode;
 use crate::cell::{self, Namespaces};
 use crate::code::ParityCode;
 use crate::environment::interpreter::Interpreter;
@@ -20,7 +22,7 @@ use crate::session::recorder::{self, Recorder};
 use crate::session::{self, Signals, World};
 use crate::snapshot;
 use crate::ui::Face;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a run is to do.
 pub(super) struct Job {
@@ -32,8 +34,8 @@ pub(super) struct Job {
     pub(super) python: Option<String>,
     /// Whether every file of the environment is read again.
     pub(super) deep: bool,
-    /// Whether the results go to `artifacts/`.
-    pub(super) publish: bool,
+    /// What of the results goes to `artifacts/`.
+    pub(super) publish: Publish,
     /// Seconds for the command of `ft exec`.
     pub(super) timeout_sec: Option<u64>,
 }
@@ -170,12 +172,40 @@ impl Drive<'_> {
         if plan.steps.is_empty() {
             return Ok(());
         }
-        let world = self.world(&lock, &survey, environment.as_ref(), &status, &plan).await?;
+        let mut world = self.world(&lock, &survey, environment.as_ref(), &status, &plan).await?;
+        let collects = matches!(request.command, Command::Check { .. });
+        let bytecode = environment.filter(|_| collects).map(|ready| self.bytecode_store(&ready));
+        let trees = world.trees.clone();
+        if let Some(store) = &bytecode {
+            let layer = self.run_dir.join("bytecode");
+            // Without it the collection compiles everything.
+            if bytecode::lend(store, &trees, &layer, cell::step_owner()).is_ok_and(|lent| lent > 0) {
+                world.trees.push(layer);
+            }
+        }
         session::steps(self.recorder, &Namespaces::default(), &world, &plan, self.signals).await;
-        if matches!(request.command, Command::Check { .. }) {
+        if collects {
             super::check::keep(self.repo, &survey, &status, &plan, &self.recorder.outcome);
         }
+        if let Some(store) = &bytecode {
+            for step in &plan.steps {
+                // What is not kept is compiled again.
+                let _ = bytecode::keep(&world.scratch(&step.id).join("changes"), &trees, store);
+            }
+        }
         Ok(())
+    }
+
+    /// Where bytecode of collections in this environment is kept. That of environments that are gone goes too.
+    fn bytecode_store(&self, ready: &Ready) -> PathBuf {
+        let all = self.repo.state_dir().join("cache/bytecode");
+        for entry in std::fs::read_dir(&all).into_iter().flatten().filter_map(Result::ok) {
+            if !ready.root.with_file_name(entry.file_name()).is_dir() {
+                // Tried again by the next check.
+                let _ = cell::remove_scratch(&entry.path());
+            }
+        }
+        all.join(ready.key.as_str())
     }
 
     fn judge(&mut self, plan: Plan, findings: Vec<Finding>) {
@@ -325,19 +355,29 @@ impl Drive<'_> {
                 }
             }
         };
-        let end = end.map_err(|error| Stop::broken("project", error))?;
+        let end = end.map_err(|lost| match lost.unenforceable {
+            true => Stop::Found(Box::new(Finding::new(ParityCode::POLICY_UNENFORCEABLE, "project", lost.to_string()))),
+            false => Stop::broken("project", lost),
+        })?;
         fs_err::write(world.log("project"), &end.log).map_err(|error| Stop::broken("project", error))?;
-        let found = |message: String, hint: &str| {
-            Stop::Found(Box::new(Finding::new(ParityCode::BUILD_FAILED, "project", message).hint(hint)))
+        let found = |code: ParityCode, message: String, hint: &str| {
+            Stop::Found(Box::new(Finding::new(code, "project", message).hint(hint)))
         };
         let layer = project::read_layer(&out).map_err(|error| {
             found(
+                ParityCode::BUILD_FAILED,
                 format!("the project could not be made importable: {error}\n{}", end.tail(20)),
                 "read logs/project.log",
             )
         })?;
         if let Some(problem) = layer.problem {
+            // A backend that is not in the closure is the lock's business, not the project's.
+            let code = match problem.kind {
+                project::LayerProblemKind::Missing => ParityCode::LOCK_STALE,
+                _ => ParityCode::BUILD_FAILED,
+            };
             return Err(found(
+                code,
                 format!("{}\n{}", problem.message, end.tail(20)).trim_end().to_owned(),
                 problem.kind.hint(),
             ));

@@ -1,16 +1,28 @@
 //! The end of a run: its reports, its artifacts, and the folders that are no longer needed.
 
-use crate::artifacts::{self, ArtifactError, Item, RunLock};
+use crate::artifacts::{self, ArtifactError, Item, Published, RunLock};
 use crate::cell;
 use crate::outcome::Outcome;
 use crate::repo::{ARTIFACTS_DIR, Repo};
 use crate::report::{json, junit};
 use crate::ui;
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// How many finished runs are kept.
 const KEPT_RUNS: usize = 10;
+
+/// What of a run's results goes to `artifacts/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Publish {
+    /// All of them, in place of what the run before left.
+    Everything,
+    /// The report; what else an earlier run left stays. For a self-check.
+    ReportAlone,
+    /// None: the run is a means to another end.
+    Nothing,
+}
 
 /// Takes the lock under which one run of this repository writes; says so where another run has it.
 pub(super) fn lock(state: &Path) -> Result<RunLock, ArtifactError> {
@@ -37,24 +49,30 @@ pub(super) fn sweep(lock: &RunLock) -> Result<(), ArtifactError> {
 
 /// Writes the run's reports into its folder, publishes to `artifacts/` where that is wanted, and removes what only the
 /// run itself needed. What fails is said; the verdict stands without it.
-pub(super) fn finish(lock: &RunLock, repo: &Repo, run_dir: &Path, outcome: &Outcome, wanted: bool) {
+pub(super) fn finish(lock: &RunLock, repo: &Repo, run_dir: &Path, outcome: &Outcome, wanted: Publish) {
     let said = |what: &str, error: &dyn std::fmt::Display| ui::warning(&format!("{what}: {error}"), None);
     for (name, bytes) in [("parity_report.json", json::json(outcome)), ("junit.xml", junit::junit(outcome))] {
         if let Err(error) = write_atomic(&run_dir.join(name), &bytes) {
             said("the report could not be written", &error);
         }
     }
-    if wanted {
-        match artifacts::publish(lock, repo, &items(run_dir, outcome)) {
-            Ok(published) => {
-                for (name, what) in published.reported {
-                    ui::warning(&format!("{ARTIFACTS_DIR}/{name}: {what}"), None);
-                }
-            }
-            Err(error) => said("artifacts could not be published", &error),
+    let published = match wanted {
+        Publish::Everything => artifacts::publish(lock, repo, &items(run_dir, outcome)),
+        Publish::ReportAlone => {
+            let from = run_dir.join("parity_report.json");
+            artifacts::update(lock, repo, &[Item { from, to: "parity_report.json".to_owned() }], None)
         }
+        Publish::Nothing => Ok(Published::default()),
+    };
+    match published {
+        Ok(published) => {
+            for (name, what) in published.reported {
+                ui::warning(&format!("{ARTIFACTS_DIR}/{name}: {what}"), None);
+            }
+        }
+        Err(error) => said("artifacts could not be published", &error),
     }
-    for left in ["cells", "tree", "jobs", "project", "left"].map(|name| run_dir.join(name)) {
+    for left in ["cells", "tree", "bytecode", "jobs", "project", "left"].map(|name| run_dir.join(name)) {
         if left.exists()
             && let Err(error) = cell::remove_scratch(&left)
         {
@@ -103,8 +121,12 @@ fn items(run_dir: &Path, outcome: &Outcome) -> Vec<Item> {
 }
 
 /// The report of a self-check that needed no run: that one file, and nothing of an earlier run is touched. A run that
-/// writes at this moment will leave a newer report than this one.
-pub(super) fn report_only(repo: &Repo, outcome: &Outcome) -> Result<(), ArtifactError> {
+/// writes at this moment will leave a newer report than this one. `tracked` as for [`artifacts::update`].
+pub(super) fn report_only(
+    repo: &Repo,
+    outcome: &Outcome,
+    tracked: Option<&HashSet<String>>,
+) -> Result<(), ArtifactError> {
     let state = repo.state_dir();
     std::fs::create_dir_all(&state).map_err(|source| ArtifactError::Io { path: state.clone(), source })?;
     artifacts::exclude_from_status(repo)?;
@@ -112,7 +134,7 @@ pub(super) fn report_only(repo: &Repo, outcome: &Outcome) -> Result<(), Artifact
     let Ok(lock) = RunLock::try_take(&state, &now)? else { return Ok(()) };
     let from = state.join("self-check.json");
     write_atomic(&from, &json::json(outcome)).map_err(|source| ArtifactError::Io { path: from.clone(), source })?;
-    let published = artifacts::update(&lock, repo, &[Item { from, to: "parity_report.json".to_owned() }])?;
+    let published = artifacts::update(&lock, repo, &[Item { from, to: "parity_report.json".to_owned() }], tracked)?;
     for (name, what) in published.reported {
         ui::warning(&format!("{ARTIFACTS_DIR}/{name}: {what}"), None);
     }

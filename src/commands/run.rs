@@ -2,9 +2,11 @@
 
 use super::context::Context;
 use super::pipeline::{self, Job};
+use super::publish::Publish;
 use super::{matrix, survey};
 use crate::cli::Run;
 use crate::code::ExitCode;
+use crate::lock::nearest;
 use crate::plan;
 use crate::plan::inputs::{Command, Request};
 use crate::repo::Source;
@@ -12,19 +14,28 @@ use crate::report;
 use crate::ui;
 
 pub(super) fn run(context: &Context, args: &Run, ci: bool) -> ExitCode {
-    let context = &context.with_json(args.json);
     let repo = match super::discover(context) {
         Ok(repo) => repo,
         Err(code) => return code,
     };
+    let context = &context.with_json(args.json);
     let request = request(context, args, ci);
+    if let Some((unknown, known)) = unknown_step(&repo, &request) {
+        let hint = match nearest(&unknown, known.iter().map(String::as_str)) {
+            Some(name) => format!("did you mean {name}?"),
+            None => format!("the lock has {}", known.join(", ")),
+        };
+        ui::error(&format!("{unknown}: no step of this lock"), Some(&hint));
+        return ExitCode::USAGE;
+    }
     if args.plan {
         return print_plan(context, &repo, &request, args.json);
     }
     if args.matrix {
         return matrix::run(context, &repo, &request, args.json);
     }
-    let job = Job { kind: "parity", request, python: None, deep: true, publish: true, timeout_sec: None };
+    let job =
+        Job { kind: "parity", request, python: None, deep: true, publish: Publish::Everything, timeout_sec: None };
     match pipeline::execute(context, &repo, job, ui::Face::new(context.style.clone())) {
         Ok(done) => {
             if args.json {
@@ -34,6 +45,19 @@ pub(super) fn run(context: &Context, args: &Run, ci: bool) -> ExitCode {
         }
         Err(error) => super::cannot_begin(&error),
     }
+}
+
+/// The first step that was asked for and that the lock does not have, and those that it has. What is wrong with the
+/// lock itself is for the run to say.
+fn unknown_step(repo: &crate::repo::Repo, request: &Request) -> Option<(String, Vec<String>)> {
+    if request.only.is_empty() {
+        return None;
+    }
+    let lock = survey::read_lock_quietly(repo, &request.source)?;
+    let own = ["build", "import"].into_iter().filter(|_| lock.build).map(str::to_owned);
+    let known: Vec<String> = own.chain(lock.tools.keys().cloned()).collect();
+    let unknown = request.only.iter().find(|name| !known.contains(name))?;
+    Some((unknown.clone(), known))
 }
 
 /// What the arguments and the caller's environment mean.

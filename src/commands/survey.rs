@@ -12,7 +12,7 @@ use crate::finding::Finding;
 use crate::frame::Observed;
 use crate::lock::closure::{Closure, ClosureError};
 use crate::lock::init::{ProjectFiles, project_name as project_name_of};
-use crate::lock::{LOCK_PATH, Lock, fresh, stale};
+use crate::lock::{LOCK_PATH, Lock, Warning, fresh, stale};
 use crate::plan::inputs::{ClosureFacts, Facts, MachineFacts, PythonFacts};
 use crate::repo::{Repo, Source, shown};
 use crate::ui;
@@ -34,6 +34,13 @@ const LARGEST_LOCK: usize = 1 << 20;
 
 /// Reads the lock of a tree. What is wrong with it is a finding; warnings are shown.
 pub(super) fn read_lock(repo: &Repo, source: &Source) -> Result<Lock, Finding> {
+    let (lock, warnings) = quietly_read_lock(repo, source)?;
+    warnings.iter().for_each(|warning| ui::note(&warning.to_string()));
+    Ok(lock)
+}
+
+/// The same, with its warnings for whoever decides to show them.
+pub(super) fn quietly_read_lock(repo: &Repo, source: &Source) -> Result<(Lock, Vec<Warning>), Finding> {
     let invalid = |message: String| Finding::new(ParityCode::LOCK_INVALID, "preflight", message);
     let bytes = match Files::new(repo, source).read(LOCK_PATH) {
         Ok(Some(bytes)) => bytes,
@@ -46,11 +53,13 @@ pub(super) fn read_lock(repo: &Repo, source: &Source) -> Result<Lock, Finding> {
     if bytes.len() > LARGEST_LOCK {
         return Err(invalid(format!("{LOCK_PATH} has {} MiB; a lock has a few KiB", bytes.len() >> 20)));
     }
-    let (lock, warnings) = Lock::parse(&bytes).map_err(|error| error.finding())?;
-    for warning in warnings {
-        ui::note(&warning.to_string());
-    }
-    Ok(lock)
+    Lock::parse(&bytes).map_err(|error| error.finding())
+}
+
+/// The lock of a tree where it can be read; says nothing.
+pub(super) fn read_lock_quietly(repo: &Repo, source: &Source) -> Option<Lock> {
+    let bytes = Files::new(repo, source).read(LOCK_PATH).ok()??;
+    Some(Lock::parse(&bytes).ok()?.0)
 }
 
 fn in_tree(source: &Source) -> String {

@@ -315,7 +315,11 @@ fn candidates(search: &SearchPath, minor: Option<&str>) -> Vec<PathBuf> {
     directories.extend(installations(Path::new("/opt")));
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
+    let mut looked = BTreeSet::new();
     for directory in directories.into_iter().filter(|directory| directory.is_absolute()) {
+        if !looked.insert(directory.clone()) {
+            continue;
+        }
         let names = match minor {
             Some(minor) => {
                 [format!("python{minor}"), format!("python{minor}t"), "python3".into(), "python".into()].into()
@@ -323,7 +327,12 @@ fn candidates(search: &SearchPath, minor: Option<&str>) -> Vec<PathBuf> {
             None => interpreter_names(&directory),
         };
         for name in names {
-            let Ok(real) = directory.join(name).canonicalize() else { continue };
+            let path = directory.join(name);
+            // One call for the many that are not there; resolving a path costs one per component.
+            if !path.exists() {
+                continue;
+            }
+            let Ok(real) = path.canonicalize() else { continue };
             if seen.insert(real.clone()) && is_program(&real) {
                 found.push(real);
             }

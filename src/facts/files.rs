@@ -66,8 +66,8 @@ impl<'a> Files<'a> {
         for path in paths {
             let io = |source| FileError::Io { path: path.clone(), source };
             let full = self.repo.root.join(path);
-            let size = match std::fs::metadata(&full) {
-                Ok(metadata) => metadata.len(),
+            let metadata = match std::fs::metadata(&full) {
+                Ok(metadata) => metadata,
                 Err(error)
                     if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
                 {
@@ -75,6 +75,15 @@ impl<'a> Files<'a> {
                 }
                 Err(error) => return Err(io(error)),
             };
+            let refuse = |why: &str| Err(io(std::io::Error::other(why.to_owned())));
+            // A pipe would be waited for.
+            if !metadata.is_file() {
+                return refuse("is not a regular file");
+            }
+            if !full.canonicalize().map_err(io)?.starts_with(&self.repo.top) {
+                return refuse("is a link that leads out of the repository");
+            }
+            let size = metadata.len();
             if size > LARGEST {
                 return Err(io(std::io::Error::other(format!(
                     "{} MiB, and at most {} are read",

@@ -110,6 +110,15 @@ pub fn discover(cwd: &Path) -> Result<Repo, RepoError> {
     }
 }
 
+/// The root that [`discover`] will most likely find, without asking git: the nearest folder that holds a lock. Good for
+/// reads that begin while git still answers, and are thrown away where it answers something else.
+#[must_use]
+pub fn likely_root(cwd: &Path) -> Option<PathBuf> {
+    let cwd = cwd.canonicalize().ok()?;
+    let holds_lock = |dir: &&Path| dir.join(crate::lock::LOCK_PATH).symlink_metadata().is_ok();
+    cwd.ancestors().find(holds_lock).map(Path::to_owned)
+}
+
 /// The nearest folder from `cwd` up to `top` that holds a lock, else `top`.
 fn root(cwd: &Path, top: &Path) -> PathBuf {
     cwd.ancestors()

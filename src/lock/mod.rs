@@ -26,6 +26,7 @@ pub mod step;
 #[cfg(test)]
 mod tests;
 mod unknown;
+pub use unknown::nearest;
 mod uv_lock;
 
 pub use error::{LockError, Warning};

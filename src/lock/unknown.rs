@@ -64,7 +64,8 @@ fn walk(value: &mut Value, shape: Shape<'_>, version: u64, place: &Place, found:
 }
 
 /// The candidate that was probably meant: near enough that the two look alike.
-pub(super) fn nearest<'c>(typed: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
+#[must_use]
+pub fn nearest<'c>(typed: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
     const ALIKE: f64 = 0.8;
     candidates
         .into_iter()

@@ -117,11 +117,15 @@ fn parallel(lock: &Lock, facts: &Facts, request: &Request) -> usize {
     request.jobs.unwrap_or(locked).max(1)
 }
 
-/// What the environment has, or what it will be made of.
+/// What the environment has, or what it is to be made of.
 fn packages(facts: &Facts) -> Option<&BTreeMap<String, String>> {
     match (&facts.environment, &facts.closure) {
-        (Some(environment), _) => Some(&environment.packages),
-        (None, ClosureFacts::Ready(packages)) => Some(packages),
+        (Some(environment), _) if environment.deviations.is_empty() => Some(&environment.packages),
+        // What is in a broken environment is not looked at: that it is broken is the finding.
+        (_, ClosureFacts::Ready(packages)) => Some(packages),
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use super::inputs::{Command, Facts, Request};
 use crate::code::ParityCode;
 use crate::lock::{Lock, Tool, normalise};
 use crate::step::{Gate, Limits, Network, Reader, Step};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Milliseconds that the steps we add ourselves may take.
 const BUILD_MS: u64 = 600_000;
@@ -150,6 +150,17 @@ fn command_line(tool: &Tool, extra: &[&str]) -> Vec<String> {
     argv
 }
 
+/// The environment of a step of the lock. Where several steps run tests, each keeps the coverage that it measured in a
+/// file of its own: in the view of the coverage step the later one would hide the others.
+fn own_environment(lock: &Lock, name: &str, tool: &Tool) -> BTreeMap<String, String> {
+    let mut env = environment(lock, Some(&tool.env));
+    let several = lock.tools.values().filter(|tool| tool.gate == Gate::Tests).count() > 1;
+    if several && tool.gate == Gate::Tests {
+        env.entry("COVERAGE_FILE".to_owned()).or_insert_with(|| format!(".coverage.{name}"));
+    }
+    env
+}
+
 fn is_pytest(tool: &Tool) -> bool {
     matches!(program(tool), "pytest" | "py.test")
 }
@@ -165,7 +176,7 @@ fn check(lock: &Lock, request: &Request, name: &str, tool: &Tool) -> Step {
         id: name.to_owned(),
         gate: tool.gate,
         argv,
-        env: environment(lock, Some(&tool.env)),
+        env: own_environment(lock, name, tool),
         cwd: tool.cwd.clone(),
         timeout_ms: tool.timeout_sec.saturating_mul(1000),
         grace_ms: tool.grace_sec.saturating_mul(1000),
@@ -249,7 +260,10 @@ fn coverage(lock: &Lock, facts: &Facts, request: &Request, steps: &[Step]) -> Op
     if !asked && (!has_coverage || !steps.iter().any(|step| measured(&step))) {
         return None;
     }
-    let argv = words(&["python", "/ft/lib/ft_coverage.py", &facts.repository]);
+    let mut argv = words(&["python", "/ft/lib/ft_coverage.py", &facts.repository]);
+    // Data lies where the tests ran.
+    let tests = steps.iter().filter(|step| step.gate == Gate::Tests && !step.cwd.as_str().is_empty());
+    argv.extend(tests.map(|step| step.cwd.to_string()).collect::<BTreeSet<_>>());
     Some(Step {
         needs: steps.iter().filter(|step| step.gate == Gate::Tests).map(|step| step.id.clone()).collect(),
         reader: Reader::Coverage,

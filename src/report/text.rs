@@ -54,9 +54,11 @@ pub fn summary_with_logs(outcome: &Outcome, tails: &BTreeMap<String, String>, de
     if !detail.quiet {
         for (step, result) in pairs(outcome) {
             let bad = matches!(state(outcome, &findings, result), StepState::Failed | StepState::Unknown);
-            if bad && result.started {
+            let said = tails.get(&step.id).map_or("", String::as_str);
+            // A command that could not be started has a word in its log too.
+            if bad && (result.started || result.end.is_some()) {
                 let log = format!("{logs}/{}.log", step.id);
-                tail(&mut page, step, result, tails.get(&step.id).map_or("", String::as_str), &log);
+                tail(&mut page, step, result, said, &log);
             }
         }
     }

@@ -3,7 +3,9 @@
 use super::World;
 use crate::artifacts;
 use crate::cell::{self, Cell, CellError, Mount, Walls, Work};
+use crate::code::ParityCode;
 use crate::event::{EventKind, Glimpse, StepEnd, Wall};
+use crate::finding::Finding;
 use crate::frame::{Ended, Frame, Manifest, Observed, ToAgent};
 use crate::results::bandit::SecurityReport;
 use crate::results::coverage::Coverage;
@@ -92,11 +94,22 @@ pub(super) async fn perform<C: Cell>(
 ) -> Over {
     match lead(cell, world, step, control, &notes).await {
         Ok(over) => over,
-        Err(error) => Over { events: vec![broken(step, &error)], ok: false },
+        Err(error) => Over { events: vec![gone_wrong(step, &error)], ok: false },
     }
 }
 
-fn broken(step: &Step, error: &StepError) -> EventKind {
+/// A wall that can't be raised is PARITY-052, a panic of the agent is a defect of ours, the rest is infrastructure.
+fn gone_wrong(step: &Step, error: &StepError) -> EventKind {
+    match error {
+        StepError::Cell(CellError::Panicked(message)) => {
+            return EventKind::Bug { message: format!("the agent of {}: {message}", step.id) };
+        }
+        StepError::Cell(cell) if cell.is_unenforceable() => {
+            let finding = Finding::new(ParityCode::POLICY_UNENFORCEABLE, &step.id, cell.to_string());
+            return EventKind::Found { finding };
+        }
+        _ => {}
+    }
     EventKind::Broken {
         stage: step.id.clone(),
         message: error.to_string(),
@@ -183,11 +196,16 @@ async fn lead<C: Cell>(
     let mut events = vec![EventKind::StepEnded { step: step.id.clone(), end: step_end(ended, output_sha256) }];
     events.extend(finished.refused.into_iter().map(|(path, why)| EventKind::ArtifactRefused {
         step: step.id.clone(),
-        path,
+        path: relative(path),
         why,
     }));
     events.extend(receive(world, step, &tar).await?);
     Ok(Over { events, ok })
+}
+
+/// A path of what came back, relative to the repository where it is one of the tree.
+fn relative(path: String) -> String {
+    path.strip_prefix("work/").map(str::to_owned).unwrap_or(path)
 }
 
 async fn note(notes: &mpsc::Sender<Note>, note: Note) {
@@ -229,7 +247,7 @@ async fn receive(world: &World, step: &Step, tar: &Path) -> Result<Vec<EventKind
     let id = || step.id.clone();
     let mut events = Vec::new();
     for (path, why) in received.refused {
-        events.push(EventKind::ArtifactRefused { step: id(), path, why });
+        events.push(EventKind::ArtifactRefused { step: id(), path: relative(path), why });
     }
     for file in &received.files {
         if let Some(path) = file.path.strip_prefix("work/") {

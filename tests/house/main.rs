@@ -9,7 +9,7 @@ const PURE: &[&str] =
     &["code", "frame", "finding", "step", "lock", "plan", "results", "event", "run", "outcome", "report", "repo"];
 /// Tools of effects: how git is called, and the Python files we carry.
 const TOOLS: &[&str] = &["git", "lib_py"];
-const EFFECTS: &[&str] = &["facts", "snapshot", "environment", "artifacts", "hooks", "resolve"];
+const EFFECTS: &[&str] = &["facts", "snapshot", "environment", "artifacts", "bytecode", "hooks", "resolve"];
 const WIRING: &[&str] = &["session", "commands", "entry", "lib"];
 
 fn allowed(module: &str) -> Option<BTreeSet<&'static str>> {

@@ -219,7 +219,7 @@ fn artifacts_that_git_tracks_are_not_hidden() {
 fn an_update_replaces_one_file_and_the_next_run_knows_it_as_ours() {
     let world = World::new(&[("a", "")]);
     world.publish(&[("report.json", "1"), ("coverage.xml", "1")]);
-    let done = world.exchange(&[("report.json", "2")], update);
+    let done = world.exchange(&[("report.json", "2")], |lock, repo, items| update(lock, repo, items, None));
     assert_eq!((done.removed.len(), done.reported.len()), (0, 0));
     assert_eq!(world.there(), map(&[("report.json", "2"), ("coverage.xml", "1")]));
     let done = world.publish(&[("report.json", "3")]);

@@ -60,15 +60,16 @@ impl Stamp {
 
 /// A directory with its entries that are no directories.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Folder {
-    path: String,
+struct Folder<'a> {
+    path: &'a str,
     stamp: Stamp,
-    files: Vec<(String, Stamp)>,
+    files: Vec<(&'a str, Stamp)>,
 }
 
-/// What is remembered about one environment.
+/// What is remembered about one environment. Names are those of the seal or of the file that was read: there are
+/// thousands, and a warm check has no time to copy each.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct StatCache {
+struct StatCache<'a> {
     boot: String,
     key: String,
     /// When it was taken, nanoseconds since 1970.
@@ -76,7 +77,7 @@ pub struct StatCache {
     seal: Stamp,
     /// What is installed, so that a warm check reads no second file.
     dists: Vec<Dist>,
-    folders: Vec<Folder>,
+    folders: Vec<Folder<'a>>,
 }
 
 /// What a verification found out.
@@ -103,9 +104,8 @@ pub fn boot_id() -> String {
 /// The text of why there is no seal to compare with.
 pub fn verify(root: &Path, key: &str, cache: &Path) -> Result<Verified, String> {
     let boot = boot_id();
-    let known = std::fs::read(cache)
-        .ok()
-        .and_then(|bytes| StatCache::decode(&bytes))
+    let bytes = std::fs::read(cache).unwrap_or_default();
+    let known = StatCache::decode(&bytes)
         .filter(|known| !boot.is_empty() && known.boot == boot && known.key == key)
         .filter(|known| stamp_of(&root.join(SEAL_FILE)) == Some(known.seal));
     let Some(known) = known else {
@@ -149,7 +149,7 @@ pub(crate) fn remember(root: &Path, seal: &Seal, cache: &Path) {
 }
 
 /// The cache is an accelerator: where it can't be written, the next call hashes again.
-fn write(cache: &Path, taken: Option<StatCache>) {
+fn write(cache: &Path, taken: Option<StatCache<'_>>) {
     if let Some(taken) = taken
         && let Some(directory) = cache.parent()
         && let Ok(file) = tempfile::NamedTempFile::new_in(directory)
@@ -201,24 +201,24 @@ fn stamp_of(path: &Path) -> Option<Stamp> {
     statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| Stamp::of(&stat))
 }
 
-impl Folder {
+impl Folder<'_> {
     /// The paths of this directory and its files whose state is not the remembered one, or is too young to be trusted.
     fn doubtful(&self, root: &Path, taken: i128) -> Vec<String> {
-        let full = if self.path.is_empty() { root.to_path_buf() } else { root.join(&self.path) };
+        let full = if self.path.is_empty() { root.to_path_buf() } else { root.join(self.path) };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(directory) = openat(CWD, &full, flags, Mode::empty()) else {
             let files = self.files.iter().map(|(name, _)| self.join(name));
-            return std::iter::once(self.path.clone()).chain(files).collect();
+            return std::iter::once(self.path.to_owned()).chain(files).collect();
         };
         let vouched = |known: &Stamp, now: rustix::io::Result<rustix::fs::Stat>| {
             now.is_ok_and(|stat| Stamp::of(&stat) == *known) && known.ctime < taken - RACY_NS
         };
         let mut doubtful = Vec::new();
         if !vouched(&self.stamp, statat(&directory, "", AtFlags::EMPTY_PATH)) {
-            doubtful.push(self.path.clone());
+            doubtful.push(self.path.to_owned());
         }
         for (name, known) in &self.files {
-            if !vouched(known, statat(&directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)) {
+            if !vouched(known, statat(&directory, *name, AtFlags::SYMLINK_NOFOLLOW)) {
                 doubtful.push(self.join(name));
             }
         }
@@ -230,9 +230,9 @@ impl Folder {
     }
 }
 
-impl StatCache {
+impl<'a> StatCache<'a> {
     /// What `stat` says now about everything that is sealed. `None` where something of it is not there.
-    fn take(root: &Path, seal: &Seal) -> Option<StatCache> {
+    fn take(root: &Path, seal: &'a Seal) -> Option<StatCache<'a>> {
         let taken = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_nanos();
         let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::from([("", Vec::new())]);
         for (path, kind) in &seal.entries {
@@ -248,11 +248,9 @@ impl StatCache {
             .map(|(path, names)| {
                 let full = root.join(path);
                 let stamp = stamp_of(&full)?;
-                let files = names
-                    .into_iter()
-                    .map(|name| Some((name.to_owned(), stamp_of(&full.join(name))?)))
-                    .collect::<Option<_>>()?;
-                Some(Folder { path: path.to_owned(), stamp, files })
+                let files =
+                    names.into_iter().map(|name| Some((name, stamp_of(&full.join(name))?))).collect::<Option<_>>()?;
+                Some(Folder { path, stamp, files })
             })
             .collect::<Option<_>>()?;
         Some(StatCache {
@@ -282,7 +280,7 @@ impl StatCache {
         put_text(&mut out, &dists);
         out.extend_from_slice(&(self.folders.len() as u32).to_le_bytes());
         for folder in &self.folders {
-            put_text(&mut out, &folder.path);
+            put_text(&mut out, folder.path);
             folder.stamp.put(&mut out);
             out.extend_from_slice(&(folder.files.len() as u32).to_le_bytes());
             for (name, stamp) in &folder.files {
@@ -293,7 +291,7 @@ impl StatCache {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Option<StatCache> {
+    fn decode(bytes: &'a [u8]) -> Option<StatCache<'a>> {
         let mut input = Input(bytes.strip_prefix(MAGIC)?);
         let (boot, key, taken, seal) =
             (input.text()?.to_owned(), input.text()?.to_owned(), input.i64()?, input.stamp()?);
@@ -304,8 +302,8 @@ impl StatCache {
         }
         let folders = (0..input.u32()?)
             .map(|_| {
-                let (path, stamp) = (input.text()?.to_owned(), input.stamp()?);
-                let files = (0..input.u32()?).map(|_| Some((input.text()?.to_owned(), input.stamp()?)));
+                let (path, stamp) = (input.text()?, input.stamp()?);
+                let files = (0..input.u32()?).map(|_| Some((input.text()?, input.stamp()?)));
                 Some(Folder { path, stamp, files: files.collect::<Option<_>>()? })
             })
             .collect::<Option<_>>()?;
@@ -365,7 +363,8 @@ mod tests {
         fn a_stat_cache_reads_back_and_a_cut_one_is_none(
             seal in stamp(), taken: i64, files in proptest::collection::vec((".{0,9}", stamp()), 0..4), cut in 1usize..9,
         ) {
-            let folders = vec![Folder { path: "a/b".into(), stamp: seal, files }];
+            let files = files.iter().map(|(name, stamp)| (name.as_str(), *stamp)).collect();
+            let folders = vec![Folder { path: "a/b", stamp: seal, files }];
             let dists = vec![Dist { name: "n".into(), version: "1".into(), ..Dist::default() }];
             let cache = StatCache { boot: "b".into(), key: "k".into(), taken, seal, dists, folders };
             let bytes = cache.encode();

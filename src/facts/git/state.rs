@@ -8,9 +8,10 @@
 use super::cache::{Cache, Stamp, Told, Verdict};
 use super::folder::{Folder, Look, open_root};
 use crate::git::{Git, GitError, tracked};
-use crate::repo::{Kind, Repo, Source, is_ours, native, parse_status, shown};
+use crate::repo::{ARTIFACTS_DIR, Kind, Repo, Source, is_ours, native, parse_status, shown};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::time::SystemTime;
@@ -33,6 +34,8 @@ pub struct TreeState {
     /// Paths of the worktree that git neither tracks nor ignores, without what `ft` itself writes. A submodule with
     /// such files is named as `sub/`.
     pub untracked: Vec<Vec<u8>>,
+    /// What git tracks below `artifacts/`, relative to it; `None` where only git knows (index and commit).
+    pub artifacts: Option<HashSet<String>>,
     /// How many files are tracked.
     pub files: usize,
     /// How many of them had to be read.
@@ -80,6 +83,7 @@ pub fn tree_state(repo: &Repo, source: &Source) -> Result<TreeState, GitError> {
         dirty: false,
         changed: Vec::new(),
         untracked: Vec::new(),
+        artifacts: None,
         files: held.iter().filter(|b| **b == 0).count(),
         read: 0,
     })
@@ -98,6 +102,9 @@ fn worktree_state(repo: &Repo) -> Result<TreeState, GitError> {
         None => look_anew(repo, &cache, index)?,
     };
     let untracked = look_at_all(repo, &looked.status.untracked, &cache)?;
+    let below = |file: &Seen| file.path.strip_prefix(ARTIFACTS_DIR.as_bytes())?.strip_prefix(b"/").map(<[u8]>::to_vec);
+    let artifacts = looked.files.iter().filter_map(below).map(|path| String::from_utf8_lossy(&path).into_owned());
+    let artifacts = artifacts.collect();
     let (files, read) = (looked.files.len(), looked.files.iter().filter(|file| file.read).count());
     let Status { changed, untracked: untracked_paths } = looked.status;
     let verdict = Verdict { head, key: looked.key, changed };
@@ -113,6 +120,7 @@ fn worktree_state(repo: &Repo) -> Result<TreeState, GitError> {
         dirty: !verdict.changed.is_empty(),
         changed: verdict.changed,
         untracked: untracked_paths,
+        artifacts: Some(artifacts),
         files,
         read,
     })
