@@ -162,6 +162,8 @@ impl Outcome {
         } else {
             match self.findings().into_iter().find(|finding| !finding.warning) {
                 Some(finding) if !advisory => finding.code.exit(),
+                // A check that did not run, and no finding that says why: nothing is known about it.
+                None if self.left_out() => ExitCode::INFRASTRUCTURE,
                 _ => ExitCode::PASSED,
             }
         }
@@ -173,6 +175,13 @@ impl Outcome {
         self.exit() == ExitCode::PASSED && self.findings().iter().all(|finding| finding.warning)
     }
 
+    /// Whether a parity run left a step out, or ended one before its time.
+    fn left_out(&self) -> bool {
+        let parity = self.plan.as_ref().is_some_and(|plan| plan.command == "run");
+        let whole = |step: &StepOutcome| step.end.as_ref().is_some_and(|end| !end.cancelled);
+        parity && !self.steps.iter().all(whole)
+    }
+
     /// A step that neither ended nor was skipped: its stream was cut, so nothing is known about it. Never "passed".
     fn unfinished(&self) -> bool {
         let stopped = self.preflight.iter().any(|f| f.code.stops_run() && !f.warning);
@@ -181,6 +190,20 @@ impl Outcome {
         self.wall_ms.is_none()
             || planless
             || (!stopped && self.steps.iter().any(|step| step.end.is_none() && step.skipped.is_none()))
+    }
+
+    /// Whether a step did what it should, once these last events of it are taken in: it ended by itself, and nothing was
+    /// found about it. Decides whether steps that need it may start.
+    #[must_use]
+    pub fn step_succeeds(&self, id: &str, events: &[EventKind]) -> bool {
+        let (Some(plan), Some((step, result))) = (&self.plan, self.step(id)) else { return false };
+        let mut alone = Outcome { steps: vec![result.clone()], ..Outcome::default() };
+        for (seq, kind) in (0..).zip(events) {
+            alone.apply(&Event { seq, at_ms: 0, kind: kind.clone() });
+        }
+        let result = &alone.steps[0];
+        let ended = result.end.as_ref().is_some_and(|end| !end.cancelled);
+        ended && alone.broken.is_empty() && alone.bug.is_none() && judge::of_step(plan, step, result).is_empty()
     }
 
     /// The step of the plan with this id, and what came of it.

@@ -17,6 +17,8 @@ pub struct Resolver {
     pub uv: Option<PathBuf>,
     /// `3.11` and its interpreter, for each Python of the lock that is installed; the lock's first one first.
     pub pythons: Vec<(String, PathBuf)>,
+    /// The oldest Python of the lock, installed or not: the closure is to hold from there on.
+    pub oldest: String,
     /// Fetch nothing.
     pub offline: bool,
     /// Take newer versions than the ones that were locked.
@@ -102,7 +104,13 @@ pub fn resolve(
             let output = file("requirements.txt", old)?;
             by_uv(resolver, uv, &input, &constraints, &output)
         }
-        None => by_pip(resolver, &input, &constraints),
+        None => {
+            // pip knows no preference: what was locked is a constraint, and where that no longer fits it is let go.
+            let kept = old.filter(|_| !resolver.upgrade).map(pins).unwrap_or_default();
+            let kept = file("kept.txt", &kept)?;
+            by_pip(resolver, &input, &[constraints.as_path(), kept.as_path()])
+                .or_else(|_| by_pip(resolver, &input, &[constraints.as_path()]))
+        }
     }
 }
 
@@ -113,14 +121,11 @@ fn by_uv(
     constraints: &Path,
     output: &Path,
 ) -> Result<String, ResolveError> {
-    let lowest = resolver.pythons.iter().map(|(minor, _)| minor).min_by_key(|minor| version_key(minor));
     let mut command = Command::new(uv);
     command.args(["pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate"]);
     command.args(["--no-emit-index-url", "--no-emit-find-links", "--no-emit-build-options"]).arg(input);
     command.arg("--constraints").arg(constraints).arg("--output-file").arg(output);
-    if let Some(lowest) = lowest {
-        command.args(["--python-version", lowest]);
-    }
+    command.args(["--python-version", &resolver.oldest]);
     if let Some((_, python)) = resolver.pythons.first() {
         command.arg("--python").arg(python);
     }
@@ -135,12 +140,19 @@ fn by_uv(
 }
 
 /// `3.9` comes before `3.10`.
-fn version_key(minor: &str) -> Vec<u32> {
+#[must_use]
+pub fn version_key(minor: &str) -> Vec<u32> {
     minor.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
 
+/// The `name==version ; marker` of a hashed requirements text, without its hashes.
+fn pins(text: &str) -> String {
+    let entries = text.lines().filter(|line| !line.starts_with([' ', '#', '-']) && line.contains("=="));
+    entries.map(|line| format!("{}\n", line.trim_end_matches([' ', '\\']))).collect()
+}
+
 /// One `pip install --dry-run` per Python. pip knows only the files that fit here: the closure is for this platform.
-fn by_pip(resolver: &Resolver, input: &Path, constraints: &Path) -> Result<String, ResolveError> {
+fn by_pip(resolver: &Resolver, input: &Path, constraints: &[&Path]) -> Result<String, ResolveError> {
     if resolver.pythons.is_empty() {
         return Err(ResolveError::NoResolver);
     }
@@ -149,7 +161,9 @@ fn by_pip(resolver: &Resolver, input: &Path, constraints: &Path) -> Result<Strin
         let mut command = Command::new(python);
         command.args(["-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", "--report", "-"]);
         command.args(["--disable-pip-version-check", "--no-input", "--requirement"]).arg(input);
-        command.arg("--constraint").arg(constraints);
+        for file in constraints {
+            command.arg("--constraint").arg(file);
+        }
         if resolver.offline {
             command.arg("--no-index");
         }
@@ -287,6 +301,12 @@ mod tests {
             )
             .is_ok()
         );
+    }
+
+    #[test]
+    fn what_was_locked_is_told_to_pip_without_hashes() {
+        let text = "# head\na==1 ; python_version < '3.9' \\\n    --hash=sha256:aa\nb==2 \\\n    --hash=sha256:bb\n";
+        assert_eq!(pins(text), "a==1 ; python_version < '3.9'\nb==2\n");
     }
 
     #[test]

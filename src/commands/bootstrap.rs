@@ -23,11 +23,9 @@ pub(super) fn first_run(context: &Context) {
         return;
     }
     ui::note("first ft command in this clone: setting it up (FIRSTTRY_DISABLE_AUTO_PARITY=1 switches this off)");
-    let mut whole = true;
     match super::hooks::install(&repo) {
         Ok(lines) => lines.iter().for_each(|line| ui::note(line)),
         Err(failed) => {
-            whole = false;
             ui::warning(&format!("hooks were not installed: {}", failed.message), failed.hint.as_deref());
         }
     }
@@ -35,15 +33,13 @@ pub(super) fn first_run(context: &Context) {
         match super::env::build(context, &repo, false) {
             Ok(line) => ui::note(&line),
             Err(failure) => {
-                whole = false;
                 ui::note(&format!("the environment was not built: {}", failure.message));
             }
         }
     }
-    if whole {
-        // Losing it means that the next command looks again.
-        let _ = fs_err::write(marker(&repo.root), format!("set up by ft {}\n", env!("CARGO_PKG_VERSION")));
-    }
+    // Tried once, whatever came of it: what failed was said, `ft hooks uninstall` stays uninstalled, and a command that
+    // needs the environment builds it. Losing the mark means that the next command looks again.
+    let _ = fs_err::write(marker(&repo.root), format!("set up by ft {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 /// Says that this clone was set up. Below the state folder, so that removing that starts anew.

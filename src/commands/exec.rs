@@ -14,9 +14,13 @@ pub(super) fn exec(context: &Context, args: &Exec) -> ExitCode {
         Ok(repo) => repo,
         Err(code) => return code,
     };
+    let source = match super::settled(&repo, run::source(&args.snapshot)) {
+        Ok(source) => source,
+        Err(code) => return code,
+    };
     let request = Request {
         command: Command::Exec { argv: args.command.clone(), cwd: below(&repo, &context.cwd) },
-        source: run::source(&args.snapshot),
+        source,
         ..run::request(context, &crate::cli::Run::default(), false)
     };
     let job =

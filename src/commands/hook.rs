@@ -6,9 +6,11 @@ use super::pipeline::{self, Job};
 use super::publish::Publish;
 use super::run;
 use crate::code::ExitCode;
+use crate::facts::files::Files;
 use crate::hooks::{self, PushedRef};
+use crate::lock::LOCK_PATH;
 use crate::plan::inputs::{Command, Request};
-use crate::repo::Source;
+use crate::repo::{Repo, Source};
 use crate::ui::{self, Face};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -22,9 +24,13 @@ pub(super) fn pre_commit(context: &Context) -> ExitCode {
         Ok(repo) => repo,
         Err(code) => return code,
     };
+    let source = check::index_of(context);
+    if no_lock(&repo, &source) {
+        return ExitCode::PASSED;
+    }
     let request = Request {
         command: Command::Check { collect: true },
-        source: check::index_of(context),
+        source,
         strict_tree: true,
         ..run::request(context, &crate::cli::Run::default(), false)
     };
@@ -61,17 +67,24 @@ pub(super) fn pre_push(context: &Context) -> ExitCode {
         Ok(repo) => repo,
         Err(code) => return code,
     };
+    if text.trim().is_empty() {
+        ui::warning(
+            "git named no ref on standard input, so nothing was checked",
+            Some("a hook that runs before must not read it"),
+        );
+    }
     let mut seen = BTreeSet::new();
     for PushedRef { local_oid, local_ref, .. } in refs {
         if !seen.insert(local_oid.clone()) {
             continue;
         }
         ui::note(&format!("checking {} ({local_ref})", &local_oid[..local_oid.len().min(12)]));
-        let request = Request {
-            source: Source::Commit(local_oid),
-            strict_tree: true,
-            ..run::request(context, &crate::cli::Run::default(), false)
-        };
+        let source = Source::Commit(local_oid);
+        if no_lock(&repo, &source) {
+            continue;
+        }
+        let request =
+            Request { source, strict_tree: true, ..run::request(context, &crate::cli::Run::default(), false) };
         let job =
             Job { kind: "parity", request, python: None, deep: true, publish: Publish::Everything, timeout_sec: None };
         match pipeline::execute(context, &repo, job, Face::new(context.style.clone())) {
@@ -81,6 +94,15 @@ pub(super) fn pre_push(context: &Context) -> ExitCode {
         }
     }
     ExitCode::PASSED
+}
+
+/// A tree without a lock (an old branch) has no checks: that is said, and nothing is held up.
+fn no_lock(repo: &Repo, source: &Source) -> bool {
+    let none = matches!(Files::new(repo, source).read(LOCK_PATH), Ok(None));
+    if none {
+        ui::note(&format!("there is no {LOCK_PATH} in {source}: nothing was checked"));
+    }
+    none
 }
 
 fn skipped(context: &Context) -> bool {

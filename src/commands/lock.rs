@@ -186,6 +186,7 @@ fn closure(
             .iter()
             .filter_map(|python| Some((minor(python).to_owned(), survey::installed(context, repo, python)?.executable)))
             .collect(),
+        oldest: oldest(lock),
         offline: context.global.offline,
         upgrade,
     };
@@ -201,6 +202,12 @@ fn closure(
     write(repo, target.as_std_path(), &text).map_err(Failure::infrastructure)
 }
 
+/// The oldest Python of the matrix, `3.9` before `3.10`.
+fn oldest(lock: &Lock) -> String {
+    let minors = lock.matrix.iter().map(|python| minor(python)).chain([minor(&lock.python)]);
+    minors.min_by_key(|python| resolve::version_key(python)).unwrap_or_default().to_owned()
+}
+
 /// Collects the tests twice, under different hash seeds, and records what was found.
 fn collection(context: &Context, repo: &Repo) -> Result<(), Failure> {
     let (text, lock) = read(repo)?;
@@ -210,9 +217,9 @@ fn collection(context: &Context, repo: &Repo) -> Result<(), Failure> {
         return Ok(());
     }
     ui::note("collecting the tests, twice and with different hash seeds");
-    let one = collect(context, repo, "0")?;
+    let one = collect(context, repo, "0", None)?;
     let Some(one) = one else { return Ok(()) };
-    let other = collect(context, repo, "4242")?.unwrap_or_default();
+    let other = collect(context, repo, "4242", None)?.unwrap_or_default();
     let moving = unstable(&one, &other);
     if !moving.is_empty() {
         let shown = moving.iter().take(10).cloned().collect::<Vec<_>>().join("\n  ");
@@ -222,11 +229,20 @@ fn collection(context: &Context, repo: &Repo) -> Result<(), Failure> {
             hint: "sort what they are parametrized with (a set has no order), then run `ft lock` again".to_owned(),
         });
     }
+    // Collecting takes a while: whoever edited the lock meanwhile keeps the edit.
+    let (text, lock) = if text == read(repo)?.0 { (text, lock) } else { read(repo)? };
     let new = relock::relock_collection(&text, &lock, &one).map_err(|error| Failure::lock(error, ""))?;
     write(repo, Path::new(LOCK_PATH), &new).map_err(Failure::infrastructure)?;
     if let Some(path) = &lock.collection.manifest {
-        let manifest =
-            Manifest::of(&BTreeMap::from([(minor(&lock.python).to_owned(), one.clone())]), minor(&lock.python));
+        let mut all = BTreeMap::from([(minor(&lock.python).to_owned(), one.clone())]);
+        for python in lock.matrix.iter().filter(|python| **python != lock.python) {
+            if survey::installed(context, repo, python).is_none() {
+                ui::note(&format!("Python {python} is not installed: what it collects otherwise is not recorded"));
+            } else if let Some(ids) = collect(context, repo, "0", Some(python))? {
+                all.insert(minor(python).to_owned(), ids);
+            }
+        }
+        let manifest = Manifest::of(&all, minor(&lock.python));
         write(repo, path.as_std_path(), &manifest.render()).map_err(Failure::infrastructure)?;
     }
     ui::note(&format!("{} tests recorded", one.len()));
@@ -234,14 +250,20 @@ fn collection(context: &Context, repo: &Repo) -> Result<(), Failure> {
 }
 
 /// The node ids of all test steps; `None` where the lock has no step that collects.
-fn collect(context: &Context, repo: &Repo, seed: &str) -> Result<Option<Vec<String>>, Failure> {
+fn collect(context: &Context, repo: &Repo, seed: &str, python: Option<&str>) -> Result<Option<Vec<String>>, Failure> {
     let request = Request {
         command: Command::Check { collect: true },
         hash_seed: Some(seed.to_owned()),
         ..super::run::request(context, &crate::cli::Run::default(), false)
     };
-    let job =
-        Job { kind: "collection", request, python: None, deep: false, publish: Publish::Nothing, timeout_sec: None };
+    let job = Job {
+        kind: "collection",
+        request,
+        python: python.map(str::to_owned),
+        deep: false,
+        publish: Publish::Nothing,
+        timeout_sec: None,
+    };
     let style = ui::Style { quiet: true, ..context.style };
     let done = pipeline::execute(context, repo, job, Face::silent(style)).map_err(Failure::infrastructure)?;
     let outcome = &done.outcome;
@@ -297,8 +319,11 @@ fn check(context: &Context, repo: &Repo) -> ExitCode {
     match found.first() {
         Some(finding) => finding.code.exit(),
         None => {
-            let packages = if let ClosureFacts::Ready(packages) = &survey.facts.closure { packages.len() } else { 0 };
-            ui::note(&format!("{LOCK_PATH} is up to date ({packages} packages)"));
+            let what = match &survey.facts.closure {
+                ClosureFacts::Ready(packages) => format!("{} packages", packages.len()),
+                _ => format!("Python {} is not here: which packages it takes was not looked at", lock.python),
+            };
+            ui::note(&format!("{LOCK_PATH} is up to date ({what})"));
             ExitCode::PASSED
         }
     }

@@ -20,7 +20,8 @@ pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool)
     };
     let mut verdicts = Vec::new();
     let mut reports = Vec::new();
-    for (i, python) in pythons.iter().enumerate() {
+    let mut failed = false;
+    for python in &pythons {
         if survey::installed(context, repo, python).is_none() {
             verdicts.push((python.clone(), None));
             continue;
@@ -31,14 +32,19 @@ pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool)
             request: request.clone(),
             python: Some(python.clone()),
             deep: true,
-            // The first Python's results stand where a plain run puts them; all are kept under `.firsttry/runs`.
-            publish: if i == 0 { Publish::Everything } else { Publish::Nothing },
+            // What stands in `artifacts/` is the first Python that fails, else the last one.
+            publish: if failed { Publish::Nothing } else { Publish::Everything },
             timeout_sec: None,
         };
         match pipeline::execute(context, repo, job, Face::new(context.style.clone())) {
             Ok(done) => {
-                verdicts.push((python.clone(), Some(done.outcome.exit())));
+                let exit = done.outcome.exit();
+                failed |= exit != ExitCode::PASSED;
+                verdicts.push((python.clone(), Some(exit)));
                 reports.push(report::json::json(&done.outcome));
+                if done.outcome.interrupted.is_some() || done.outcome.bug.is_some() {
+                    break;
+                }
             }
             Err(error) => return super::cannot_begin(&error),
         }
@@ -61,13 +67,17 @@ fn words(exit: Option<ExitCode>) -> String {
     }
 }
 
-/// The first verdict that is not 0. A matrix of which nothing could be run has no verdict: PARITY-003.
+/// What comes first, whichever Python it was of: a bug, an interruption, infrastructure; then the first verdict that is
+/// not 0. A matrix of which nothing could be run has no verdict: PARITY-003.
 fn verdict(verdicts: &[(String, Option<ExitCode>)]) -> ExitCode {
     let mut ran = verdicts.iter().filter_map(|(_, exit)| *exit).peekable();
     if ran.peek().is_none() {
         return crate::code::ParityCode::PYTHON_VERSION.exit();
     }
-    ran.find(|exit| *exit != ExitCode::PASSED).unwrap_or(ExitCode::PASSED)
+    let all: Vec<ExitCode> = ran.collect();
+    let first = [ExitCode::BUG, ExitCode::INTERRUPTED, ExitCode::TERMINATED, ExitCode::INFRASTRUCTURE];
+    let first = first.into_iter().find(|exit| all.contains(exit));
+    first.or_else(|| all.into_iter().find(|exit| *exit != ExitCode::PASSED)).unwrap_or(ExitCode::PASSED)
 }
 
 #[cfg(test)]
@@ -80,5 +90,6 @@ mod tests {
         assert_eq!(verdict(&[("3.10".into(), at(0)), ("3.11".into(), at(221))]), ExitCode(221));
         assert_eq!(verdict(&[("3.10".into(), at(0)), ("3.14".into(), None)]), ExitCode::PASSED);
         assert_eq!(verdict(&[("3.14".into(), None)]), ExitCode(101));
+        assert_eq!(verdict(&[("3.10".into(), at(221)), ("3.11".into(), at(130))]), ExitCode::INTERRUPTED);
     }
 }

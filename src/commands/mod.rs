@@ -122,6 +122,22 @@ fn discover(context: &Context) -> Result<crate::repo::Repo, ExitCode> {
     })
 }
 
+/// A revision becomes the commit that it names now, once: a branch that moves while a run goes on must not mix two trees.
+fn settled(repo: &crate::repo::Repo, source: crate::repo::Source) -> Result<crate::repo::Source, ExitCode> {
+    use crate::repo::Source;
+    let Source::Commit(revision) = source else { return Ok(source) };
+    match crate::facts::git::commit_of(repo, &revision) {
+        Some(commit) => Ok(Source::Commit(commit)),
+        None => {
+            ui::error(
+                &format!("{revision}: git knows no such commit here"),
+                Some("give `worktree`, `index`, or a branch, tag or commit of this repository"),
+            );
+            Err(ExitCode::USAGE)
+        }
+    }
+}
+
 /// The run has no folder, so that there is no report to say it in.
 fn cannot_begin(error: &pipeline::BeginError) -> ExitCode {
     ui::error(&format!("the run could not begin: {error}"), Some("check that .firsttry can be written to"));

@@ -89,10 +89,24 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     runtime.shutdown_background();
     if let Some(stop) = failure {
         recorder.record(stop.event());
+        let waiting: Vec<String> = recorder
+            .outcome
+            .steps
+            .iter()
+            .filter(|step| step.end.is_none() && step.skipped.is_none())
+            .map(|step| step.id.clone())
+            .collect();
+        for step in waiting {
+            recorder.record(EventKind::StepSkipped { step, why: "the run stopped before it".to_owned() });
+        }
     }
     recorder.finish();
     let tails = runs::tails(&run_dir, &recorder.outcome);
-    publish::finish(&run_lock, repo, &run_dir, &recorder.outcome, publish_wanted);
+    if let Err(error) = publish::finish(&run_lock, repo, &run_dir, &recorder.outcome, publish_wanted) {
+        // A verdict whose report is not there, or is an older one's, is no verdict.
+        let hint = "free some disk space or mend the permissions, then run again".to_owned();
+        recorder.record(EventKind::Broken { stage: "report".to_owned(), message: error, hint });
+    }
     recorder.face.finish(&recorder.outcome, &tails, &run_dir);
     Ok(Done { outcome: recorder.outcome })
 }
@@ -146,6 +160,9 @@ impl Drive<'_> {
     async fn stages(&mut self) -> Result<(), Stop> {
         let request = &self.job.request;
         let lock = survey::read_lock(self.repo, &request.source).map_err(|finding| Stop::Found(Box::new(finding)))?;
+        if lock.explain {
+            self.recorder.face.explain();
+        }
         let python = self.job.python.clone().unwrap_or_else(|| lock.python.clone());
         let asked = Asked { source: &request.source, python: &python, untracked: Vec::new(), cells: true };
         // git looks at the tree while the machine is tried.
@@ -178,7 +195,8 @@ impl Drive<'_> {
         }
         let mut world = self.world(&lock, &survey, environment.as_ref(), &status, &plan).await?;
         let collects = matches!(request.command, Command::Check { .. });
-        let bytecode = environment.filter(|_| collects).map(|ready| self.bytecode_store(&ready));
+        // The environment is held for as long as the steps run: nobody may remove it under them.
+        let bytecode = environment.as_ref().filter(|_| collects).map(|ready| self.bytecode_store(ready));
         let trees = world.trees.clone();
         if let Some(store) = &bytecode {
             let layer = self.run_dir.join("bytecode");
@@ -189,7 +207,12 @@ impl Drive<'_> {
         }
         session::steps(self.recorder, &Namespaces::default(), &world, &plan, self.signals).await;
         if collects {
-            super::check::keep(self.repo, &survey, &status, &plan, &self.recorder.outcome);
+            // The tree was looked at before the environment was built, and taken after it: only if both are the same tree
+            // is the collection that of the key.
+            let now = crate::facts::git::tree_state(self.repo, &request.source);
+            if now.is_ok_and(|now| now.key == status.key) {
+                super::check::keep(self.repo, &survey, &status, &plan, &self.recorder.outcome);
+            }
         }
         if let Some(store) = &bytecode {
             for step in &plan.steps {
@@ -248,7 +271,7 @@ impl Drive<'_> {
                 tokio::select! {
                     biased;
                     Some(p) = progressed.recv() => self.recorder.glimpse(&super::env::glimpse(&p)),
-                    signal = self.signals.next() => if signal.ends() { return Err(Stop::Interrupted(signal)) },
+                    signal = self.signals.next() => paused_or_ended(signal).await?,
                     ready = &mut ensure => break ready,
                 }
             }
@@ -362,7 +385,7 @@ impl Drive<'_> {
             loop {
                 tokio::select! {
                     biased;
-                    signal = self.signals.next() => if signal.ends() { return Err(Stop::Interrupted(signal)) },
+                    signal = self.signals.next() => paused_or_ended(signal).await?,
                     end = &mut run => break end,
                 }
             }
@@ -423,7 +446,7 @@ impl Drive<'_> {
         loop {
             tokio::select! {
                 biased;
-                signal = self.signals.next() => if signal.ends() { return Err(Stop::Interrupted(signal)) },
+                signal = self.signals.next() => paused_or_ended(signal).await?,
                 done = &mut task => {
                     return match done {
                         Ok(result) => result.map_err(|error| Stop::broken(stage, error)),
@@ -452,6 +475,16 @@ fn build_stop(error: &BuildError) -> Stop {
         Some(code) => Stop::Found(Box::new(Finding::new(code, "environment", error.to_string()).hint(error.hint()))),
         None => Stop::Broken { stage: "environment", message: error.to_string(), hint: error.hint() },
     }
+}
+
+/// Ctrl-Z between steps stops this process, which has no cell to pause then; `fg` goes on by itself.
+async fn paused_or_ended(signal: crate::run::Signal) -> Result<(), Stop> {
+    match signal {
+        crate::run::Signal::Stop => session::stop_self().await,
+        crate::run::Signal::Continue => {}
+        signal => return Err(Stop::Interrupted(signal)),
+    }
+    Ok(())
 }
 
 /// As root a step runs under another uid; what it may change must belong to that.

@@ -48,12 +48,22 @@ pub(super) fn sweep(lock: &RunLock) -> Result<(), ArtifactError> {
 }
 
 /// Writes the run's reports into its folder, publishes to `artifacts/` where that is wanted, and removes what only the
-/// run itself needed. What fails is said; the verdict stands without it.
-pub(super) fn finish(lock: &RunLock, repo: &Repo, run_dir: &Path, outcome: &Outcome, wanted: Publish) {
+/// run itself needed. What can't be removed is said.
+///
+/// # Errors
+/// Report or artifacts are not there: what stands in `artifacts/` may be an older run's.
+pub(super) fn finish(
+    lock: &RunLock,
+    repo: &Repo,
+    run_dir: &Path,
+    outcome: &Outcome,
+    wanted: Publish,
+) -> Result<(), String> {
     let said = |what: &str, error: &dyn std::fmt::Display| ui::warning(&format!("{what}: {error}"), None);
+    let mut failed = Ok(());
     for (name, bytes) in [("parity_report.json", json::json(outcome)), ("junit.xml", junit::junit(outcome))] {
         if let Err(error) = write_atomic(&run_dir.join(name), &bytes) {
-            said("the report could not be written", &error);
+            failed = Err(format!("the report could not be written: {error}"));
         }
     }
     let published = match wanted {
@@ -70,7 +80,7 @@ pub(super) fn finish(lock: &RunLock, repo: &Repo, run_dir: &Path, outcome: &Outc
                 ui::warning(&format!("{ARTIFACTS_DIR}/{name}: {what}"), None);
             }
         }
-        Err(error) => said("artifacts could not be published", &error),
+        Err(error) => failed = failed.and(Err(format!("artifacts could not be published: {error}"))),
     }
     for left in ["cells", "tree", "bytecode", "jobs", "project", "left"].map(|name| run_dir.join(name)) {
         if left.exists()
@@ -84,6 +94,13 @@ pub(super) fn finish(lock: &RunLock, repo: &Repo, run_dir: &Path, outcome: &Outc
     if let Err(error) = lock.end(run_dir).and_then(|()| lock.prune(KEPT_RUNS)) {
         said("older runs could not be removed", &error);
     }
+    // A command of one's own and a collection for the lock are no runs that anyone looks up again.
+    if wanted == Publish::Nothing
+        && let Err(error) = cell::remove_scratch(run_dir)
+    {
+        said("a folder of the run could not be removed", &error);
+    }
+    failed
 }
 
 /// What goes to `artifacts/`: our own files, the logs, and what the steps left, in plan order.
@@ -148,6 +165,7 @@ fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .tempfile_in(path.parent().unwrap_or(Path::new(".")))?;
     file.write_all(bytes)?;
+    file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

@@ -14,11 +14,16 @@ use crate::report;
 use crate::ui;
 
 pub(super) fn run(context: &Context, args: &Run, ci: bool) -> ExitCode {
+    let context = &context.with_json(args.json);
     let repo = match super::discover(context) {
         Ok(repo) => repo,
         Err(code) => return code,
     };
     let request = request(context, args, ci);
+    let request = match super::settled(&repo, request.source.clone()) {
+        Ok(source) => Request { source, ..request },
+        Err(code) => return code,
+    };
     if let Some((unknown, known)) = unknown_step(&repo, &request) {
         let hint = match nearest(&unknown, known.iter().map(String::as_str)) {
             Some(name) => format!("did you mean {name}?"),

@@ -92,6 +92,7 @@ pub(super) fn survey(context: &Context, repo: &Repo, lock: &Lock, asked: Asked<'
     let facts = Facts {
         ft_version: env!("CARGO_PKG_VERSION").to_owned(),
         repository: repo.root.display().to_string(),
+        python_asked: asked.python.to_owned(),
         python: interpreter.as_ref().map(|i| PythonFacts { version: i.facts.version.clone() }),
         pythons_found,
         closure,
@@ -154,8 +155,10 @@ fn find_python(context: &Context, repo: &Repo, lock: &Lock, request: &str) -> (O
     let search = SearchPath { entries: context.vars.path.clone(), home: context.vars.home.clone(), extra: Vec::new() };
     let mut memory = Memory::open(repo.state_dir().join("interpreters.json"));
     let found = interpreter::find(request, lock.locked_pythons.get(request).map(String::as_str), &search, &mut memory);
-    // Losing it costs a Python start next time.
-    let _ = memory.save();
+    if repo.state_dir().is_dir() {
+        // Losing it costs a Python start next time. A command that only looks makes no folder for it.
+        let _ = memory.save();
+    }
     match found {
         Ok(interpreter) => (Some(interpreter), Vec::new()),
         Err(none) => {
@@ -165,9 +168,7 @@ fn find_python(context: &Context, repo: &Repo, lock: &Lock, request: &str) -> (O
 }
 
 fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) -> (ClosureFacts, Vec<Pinned>) {
-    let (Some(environment), Some(interpreter)) = (&lock.environment, interpreter) else {
-        return (ClosureFacts::None, Vec::new());
-    };
+    let Some(environment) = &lock.environment else { return (ClosureFacts::None, Vec::new()) };
     if let Some(locked) = &environment.sources_sha256 {
         let sources: Vec<(&str, &[u8])> = environment
             .sources
@@ -192,7 +193,7 @@ fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) 
         return (ClosureFacts::Stale { what: fresh::older(&what), hint: Some(fresh::HINT.to_owned()) }, Vec::new());
     }
     let read = |path: &str| text(texts, path).ok_or_else(|| format!("{path} is not there"));
-    let closure = || -> Result<Vec<Pinned>, (String, bool)> {
+    let closure = || -> Result<Option<Vec<Pinned>>, (String, bool)> {
         let from = read(environment.from.as_str()).map_err(|e| (e, false))?;
         let bad =
             |path: &str, error: &ClosureError| (format!("{path}: {error}"), error.code() == ParityCode::PACKAGE_HASH);
@@ -209,17 +210,23 @@ fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) 
                 closure.with_extra(Closure::from_requirements(&text).map_err(|error| bad(extra.as_str(), &error))?)
             }
         };
+        // Without the interpreter nobody knows which of it counts here; that it can be read at all is known.
+        let Some(interpreter) = interpreter else { return Ok(None) };
         let markers =
             crate::environment::dists::marker_environment(&interpreter.facts.markers).map_err(|e| (e, false))?;
         let selected = closure.select(&markers).map_err(|error| bad(environment.from.as_str(), &error))?;
         let built = |name: &String| environment.sdists.iter().any(|sdist| sdist == name);
-        Ok(selected
-            .into_iter()
-            .map(|p| Pinned { sdist: built(&p.name), name: p.name, version: p.version, hashes: p.hashes })
-            .collect())
+        let pinned = selected.into_iter().map(|p| Pinned {
+            sdist: built(&p.name),
+            name: p.name,
+            version: p.version,
+            hashes: p.hashes,
+        });
+        Ok(Some(pinned.collect()))
     };
     match closure() {
-        Ok(pinned) => {
+        Ok(None) => (ClosureFacts::None, Vec::new()),
+        Ok(Some(pinned)) => {
             let packages = pinned.iter().map(|p| (p.name.clone(), p.version.clone())).collect();
             (ClosureFacts::Ready(packages), pinned)
         }

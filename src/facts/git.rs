@@ -128,6 +128,17 @@ fn root(cwd: &Path, top: &Path) -> PathBuf {
         .to_owned()
 }
 
+/// The commit that a revision names; `None` where git knows none.
+#[must_use]
+pub fn commit_of(repo: &Repo, revision: &str) -> Option<String> {
+    let asked = Git::at(&repo.root)
+        .args(["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{revision}^{{commit}}")])
+        .output()
+        .ok()?;
+    let commit = String::from_utf8(asked).ok()?.trim().to_owned();
+    (!commit.is_empty()).then_some(commit)
+}
+
 /// When the commit was made that a source stands on, seconds since 1970; `None` before the first commit.
 #[must_use]
 pub fn commit_time(repo: &Repo, source: &Source) -> Option<u64> {

@@ -202,7 +202,10 @@ fn hide(repo: &Repo, hooks: &[(PathBuf, Did)]) -> Result<(), HookError> {
 }
 
 fn install_one(repo: &Repo, at: &Path, name: &str, ft: &Path) -> Result<Did, HookError> {
-    let state = state_of(at, name, Some(ft))?;
+    let prefix = repo.prefix();
+    let below = String::from_utf8_lossy(&prefix);
+    let call = (ft, below.trim_end_matches('/'));
+    let state = state_of(at, name, Some(call))?;
     let kept = kept_as(at);
     match state {
         State::Installed { .. } | State::CallsFt => return Ok(Did::Nothing),
@@ -217,7 +220,7 @@ fn install_one(repo: &Repo, at: &Path, name: &str, ft: &Path) -> Result<Did, Hoo
         Ok(_) => Some(std::fs::read(&kept).unwrap_or_default()),
         Err(_) => None,
     };
-    write_executable(at, script::hook(name, before.as_deref(), ft).as_bytes())?;
+    write_executable(at, script::hook(name, before.as_deref(), call.0, call.1).as_bytes())?;
     Ok(match state {
         State::Outdated => Did::Updated,
         _ if before.is_some() => Did::WroteBeside,
@@ -270,15 +273,16 @@ pub fn status(repo: &Repo) -> Result<Status, HookError> {
     Ok(Status { dir, hooks })
 }
 
-/// With `ft`, a hook that would look for it elsewhere is [`State::Outdated`].
-fn state_of(at: &Path, name: &str, ft: Option<&Path>) -> Result<State, HookError> {
+/// With the place of `ft` and that of the repository below git's top level, a hook that would look elsewhere is
+/// [`State::Outdated`].
+fn state_of(at: &Path, name: &str, call: Option<(&Path, &str)>) -> Result<State, HookError> {
     let kept = kept_as(at);
     let chained = kept.symlink_metadata().is_ok();
     let Some(text) = read_hook(at)? else { return Ok(State::Absent) };
     if script::is_ours(&text) {
         let before = if chained { Some(std::fs::read(&kept).unwrap_or_default()) } else { None };
-        let current = match ft {
-            Some(ft) => text == script::hook(name, before.as_deref(), ft).as_bytes(),
+        let current = match call {
+            Some((ft, below)) => text == script::hook(name, before.as_deref(), ft, below).as_bytes(),
             None => script::is_current(&text),
         };
         return Ok(if current { State::Installed { chained } } else { State::Outdated });

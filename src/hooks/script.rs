@@ -11,8 +11,11 @@ const MARK: &str = "# firsttry hook, version ";
 /// Moves whenever [`hook`] writes something else.
 const VERSION: u32 = 1;
 
-/// The hook's text. `before` is the content of the hook that was there, if any; `ft` the running program.
-pub fn hook(name: &str, before: Option<&[u8]>, ft: &Path) -> String {
+/// The hook's text. `before` is the content of the hook that was there, if any; `ft` the running program;
+/// `below` the repository relative to git's top level, empty where it is the same.
+pub fn hook(name: &str, before: Option<&[u8]>, ft: &Path, below: &str) -> String {
+    // git starts hooks at its top level; the lock may stand in a folder below it.
+    let there = if below.is_empty() { String::new() } else { format!(" -C {}", quoted(below)) };
     let ft = quoted(&ft.to_string_lossy());
     let (read_input, send_input, without_ft) = match name {
         "pre-push" => (
@@ -41,7 +44,7 @@ pub fn hook(name: &str, before: Option<&[u8]>, ft: &Path) -> String {
          if [ \"$SKIP_FT\" = 1 ]; then\n  echo \"ft: {name} skipped, because SKIP_FT=1 is set\" >&2\n  exit 0\nfi\n\
          for ft in \"$(command -v ft)\" \"$HOME/.cargo/bin/ft\" \"$HOME/.local/bin/ft\" {ft}; do\n\
          \x20 if [ -f \"$ft\" ] && [ -x \"$ft\" ]; then\n\
-         \x20   {send_input}\"$ft\" {name} \"$@\"\n\
+         \x20   {send_input}\"$ft\"{there} {name} \"$@\"\n\
          \x20   exit $?\n\
          \x20 fi\ndone\n{without_ft}"
     )
@@ -113,9 +116,11 @@ mod tests {
 
     #[test]
     fn a_hook_of_ours_is_known_and_its_version_too() {
-        let text = hook("pre-commit", None, Path::new("/opt/it's/ft"));
+        let text = hook("pre-commit", None, Path::new("/opt/it's/ft"), "");
         assert!(is_ours(text.as_bytes()) && is_current(text.as_bytes()));
         assert!(text.contains(r"'/opt/it'\''s/ft'"));
+        let below = hook("pre-commit", None, Path::new("/opt/ft"), "services/a b");
+        assert!(below.contains(r#""$ft" -C 'services/a b' pre-commit "$@""#), "{below}");
         let older = text.replace("version 1:", "version 0:");
         assert!(is_ours(older.as_bytes()) && !is_current(older.as_bytes()));
     }

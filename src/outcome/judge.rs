@@ -28,7 +28,7 @@ pub(super) fn findings(plan: &Plan, outcome: &Outcome) -> Vec<Finding> {
 }
 
 /// Within one step the network comes before the timeout, and the timeout before the step's own failure.
-fn of_step(plan: &Plan, step: &Step, result: &StepOutcome) -> Vec<Finding> {
+pub(super) fn of_step(plan: &Plan, step: &Step, result: &StepOutcome) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some((process, pid, call, address, port)) = result.denied.first() {
         let more = result.denied.len() - 1;
@@ -198,9 +198,16 @@ fn collection(plan: &Plan, outcome: &Outcome) -> Vec<Finding> {
     }
     let reports: Vec<&TestReport> = outcome.steps.iter().filter_map(|step| step.tests.as_deref()).collect();
     let test_steps = plan.steps.iter().filter(|s| matches!(s.reader, Reader::Pytest | Reader::Collection)).count();
+    let asked = expected.expected_count.is_some() || expected.name_hash_sha256.is_some() || expected.manifest.is_some();
+    if test_steps == 0 && asked {
+        let message = "the lock says which tests there are, and none of its steps starts pytest";
+        return vec![Finding::new(ParityCode::COLLECTION_FAILED, "collection", message).hint(
+            "start it as `pytest` or `python -m pytest` in a step, or take `pytest_collection` out of the lock",
+        )];
+    }
     let whole = test_steps > 0
         && reports.len() == test_steps
-        && reports.iter().all(|report| report.collect_errors.is_empty() && !report.collected.is_empty());
+        && reports.iter().all(|report| report.finished && report.collect_errors.is_empty());
     if !whole {
         return Vec::new();
     }
@@ -264,7 +271,12 @@ fn coverage(plan: &Plan, step: &Step, result: &StepOutcome) -> Option<Finding> {
             min * 100.0
         )),
         (None, Some(_)) => None,
-        (None, None) if result.end.is_none() => None,
+        (None, None) if result.end.is_none() || result.end.as_ref().is_some_and(|end| end.cancelled) => None,
+        (None, None)
+            if result.end.as_ref().is_some_and(|end| end.timed_out || end.out_of_memory || end.signal.is_some()) =>
+        {
+            of_step(plan, step, result).into_iter().next()
+        }
         (None, None) => finding("no coverage was measured: no test step left coverage data".to_owned()).map(|f| {
             f.hint(
                 "let a test step measure it (pytest-cov and `--cov` in its args), or remove `thresholds.coverage_min`",

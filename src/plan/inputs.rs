@@ -62,7 +62,9 @@ pub struct Facts {
     pub ft_version: String,
     /// Absolute path of the repository on this machine.
     pub repository: String,
-    /// The interpreter for the lock's Python.
+    /// The Python that was asked for: the lock's, or one of its matrix.
+    pub python_asked: String,
+    /// The interpreter for it.
     pub python: Option<PythonFacts>,
     /// Interpreters that were found instead: `3.12.1 at /usr/bin/python3.12`.
     pub pythons_found: Vec<String>,

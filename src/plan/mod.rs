@@ -68,7 +68,7 @@ pub fn plan(lock: &Lock, facts: &Facts, request: &Request) -> (Plan, Vec<Finding
     let judge = Judge {
         thresholds: lock.thresholds.clone(),
         collection: Collection {
-            allow_uncollected: lock.collection.allow_uncollected || !judged || partial,
+            allow_uncollected: lock.collection.allow_uncollected || !judged || partial || lock.environment.is_none(),
             ..lock.collection.clone()
         },
         collection_manifest: facts.collection_manifest.clone(),

@@ -25,7 +25,7 @@ pub(super) fn findings(lock: &Lock, facts: &Facts, request: &Request) -> Vec<Fin
     findings.extend(plugins(lock, facts));
     findings.extend(seal(facts));
     findings.extend(config(lock, facts));
-    findings.extend(scope(lock, request));
+    findings.extend(scope(request));
     findings.extend(tree(facts, request));
     findings
 }
@@ -153,20 +153,18 @@ fn limits(lock: &Lock, facts: &Facts) -> Option<Finding> {
 }
 
 fn python(lock: &Lock, facts: &Facts) -> Option<Finding> {
+    let asked = &facts.python_asked;
     let Some(python) = &facts.python else {
         let found = match facts.pythons_found.as_slice() {
             [] => "no Python was found".to_owned(),
             found => format!("found: {}", found.join(", ")),
         };
         return Some(
-            Finding::new(ParityCode::PYTHON_VERSION, GATE, format!("Python {} is not installed; {found}", lock.python))
-                .hint(format!(
-                    "install it, for example with `uv python install {0}` or `pyenv install {0}`",
-                    lock.python
-                )),
+            Finding::new(ParityCode::PYTHON_VERSION, GATE, format!("Python {asked} is not installed; {found}"))
+                .hint(format!("install it, for example with `uv python install {0}` or `pyenv install {0}`", asked)),
         );
     };
-    let locked = lock.locked_pythons.get(&lock.python).unwrap_or(&lock.python);
+    let locked = lock.locked_pythons.get(asked).unwrap_or(asked);
     let exact = locked.matches('.').count() >= 2 && lock.python_match == PythonMatch::Exact;
     (exact && python.version != *locked).then(|| {
         Finding::new(
@@ -185,7 +183,7 @@ fn closure(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
             let finding = Finding::new(
                 ParityCode::LOCK_STALE,
                 GATE,
-                "the lock has no hashed closure (`environment`), so no environment can be built from it",
+                "the lock has no hashed closure (`environment`), so no environment can be built from it, and no tests can be collected",
             )
             .hint("run `ft lock`: it resolves and hashes everything, and writes a version 2 lock");
             // A version 1 lock never had one: a self-check of it still means something.
@@ -289,7 +287,7 @@ const NARROWING: &[&str] = &[
     "--exitfirst",
 ];
 
-fn scope(lock: &Lock, request: &Request) -> Vec<Finding> {
+fn scope(request: &Request) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(addopts) = &request.pytest_addopts {
         let narrowing: Vec<_> = addopts
@@ -303,17 +301,13 @@ fn scope(lock: &Lock, request: &Request) -> Vec<Finding> {
             );
         }
     }
-    if !request.only.is_empty() && request.only.len() < lock.tools.len() {
+    // Collection, coverage and required artifacts are judged of whole runs only.
+    if !request.only.is_empty() {
         findings.push(
             Finding::new(
                 ParityCode::SCOPE_NARROWED,
                 GATE,
-                format!(
-                    "only {} of the lock's {} steps were asked for: {}",
-                    request.only.len(),
-                    lock.tools.len(),
-                    request.only.join(", ")
-                ),
+                format!("only some steps were asked for: {}", request.only.join(", ")),
             )
             .hint(
                 "run all steps with `ft run`; for a partial run whose exit status counts as nothing add `--advisory`",

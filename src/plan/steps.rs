@@ -21,7 +21,8 @@ const PIDS: u64 = 4096;
 pub(super) fn steps(lock: &Lock, facts: &Facts, request: &Request) -> Vec<Step> {
     let wanted = |name: &str| request.only.is_empty() || request.only.iter().any(|only| only == name);
     match &request.command {
-        Command::Check { .. } if lock.collection.allow_uncollected => Vec::new(),
+        // Without a closure there is no environment to collect in; the finding for that says so.
+        Command::Check { .. } if lock.collection.allow_uncollected || lock.environment.is_none() => Vec::new(),
         Command::Check { .. } => {
             lock.tools.iter().filter_map(|(name, tool)| collect(lock, facts, request, name, tool)).collect()
         }
@@ -132,17 +133,20 @@ fn import(lock: &Lock, request: &Request) -> Step {
     }
 }
 
-/// Which tool a command line starts, also as `python -m NAME`.
-fn program(tool: &Tool) -> &str {
-    match (tool.command.as_str(), tool.args.first().map(String::as_str), tool.args.get(1)) {
-        ("python" | "python3", Some("-m"), Some(module)) => module,
-        (command, ..) => command,
+/// Which tool a command line starts, also as `python -m NAME` and `coverage run -m NAME`, and how many of its arguments
+/// belong to whoever starts it.
+fn program(tool: &Tool) -> (&str, usize) {
+    let starts_modules = matches!(tool.command.as_str(), "python" | "python3" | "coverage");
+    let module = tool.args.iter().position(|arg| arg == "-m").filter(|_| starts_modules);
+    match module.and_then(|at| Some((tool.args.get(at + 1)?, at + 2))) {
+        Some((module, at)) => (module, at),
+        None => (&tool.command, 0),
     }
 }
 
 /// The command line with `extra` right after the program's name, so that the lock's own arguments come last and win.
 fn command_line(tool: &Tool, extra: &[&str]) -> Vec<String> {
-    let at = if program(tool) == tool.command { 0 } else { 2 };
+    let (_, at) = program(tool);
     let mut argv = vec![tool.command.clone()];
     argv.extend(tool.args[..at].iter().cloned());
     argv.extend(words(extra));
@@ -162,14 +166,22 @@ fn own_environment(lock: &Lock, name: &str, tool: &Tool) -> BTreeMap<String, Str
 }
 
 fn is_pytest(tool: &Tool) -> bool {
-    matches!(program(tool), "pytest" | "py.test")
+    matches!(program(tool).0, "pytest" | "py.test")
 }
 
 fn check(lock: &Lock, request: &Request, name: &str, tool: &Tool) -> Step {
-    let (argv, reader) = match program(tool) {
+    let (argv, reader) = match program(tool).0 {
         _ if is_pytest(tool) => (command_line(tool, &["-p", "ft_pytest"]), Reader::Pytest),
         "bandit" => bandit(tool),
         _ => (command_line(tool, &[]), Reader::Plain),
+    };
+    // Where bandit writes its own JSON, that is brought back to be read.
+    let (reader, report) = match reader {
+        Reader::Bandit(path) if !path.starts_with('/') => {
+            let path = tool.cwd.join(path).into_string();
+            (Reader::Bandit(path.clone()), Some(path))
+        }
+        reader => (reader, None),
     };
     let coverage_data = if tool.gate == Gate::Tests { words(&[".coverage", ".coverage.*"]) } else { Vec::new() };
     Step {
@@ -190,6 +202,7 @@ fn check(lock: &Lock, request: &Request, name: &str, tool: &Tool) -> Step {
             .iter()
             .cloned()
             .chain(coverage_data)
+            .chain(report)
             // `artifacts/` comes back by itself; what is required elsewhere is asked for.
             .chain(
                 lock.required_artifacts.iter().filter(|path| !path.starts_with("artifacts")).map(ToString::to_string),

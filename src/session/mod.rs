@@ -138,13 +138,17 @@ pub async fn steps<C: Cell>(recorder: &mut Recorder, cell: &C, world: &World, pl
             Some((i, over)) = running.next() => {
                 controls.remove(&i);
                 // What the step said before its end comes before its end.
+                let mut said = Vec::new();
                 while let Ok(note) = noted.try_recv() {
                     match note {
-                        Note::Event(event) => inputs.push(Input::Happened(event)),
+                        Note::Event(event) => said.push(event),
                         Note::Glimpse(glimpse) => recorder.glimpse(&glimpse),
                     }
                 }
-                inputs.push(Input::Over { step: i, events: over.events, ok: over.ok });
+                let all: Vec<_> = said.iter().chain(&over.events).cloned().collect();
+                let ok = recorder.outcome.step_succeeds(&plan.steps[i].id, &all);
+                inputs.extend(said.into_iter().map(Input::Happened));
+                inputs.push(Input::Over { step: i, events: over.events, ok });
             }
             signal = signals.next() => inputs.push(Input::Signal(signal)),
             _ = heartbeat.tick() => recorder.face.tick(&recorder.outcome),
@@ -153,7 +157,7 @@ pub async fn steps<C: Cell>(recorder: &mut Recorder, cell: &C, world: &World, pl
 }
 
 /// Stops this process as Ctrl-Z asked, a moment after the agents were told to pause theirs.
-async fn stop_self() {
+pub async fn stop_self() {
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     // SIGSTOP to ourselves can't fail; where it did, the run simply would not pause.
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);

@@ -29,7 +29,6 @@ pub(super) enum Note {
 #[derive(Debug)]
 pub(super) struct Over {
     pub(super) events: Vec<EventKind>,
-    pub(super) ok: bool,
 }
 
 /// How many entries and bytes a step may leave, and how long bringing them back may take.
@@ -94,7 +93,7 @@ pub(super) async fn perform<C: Cell>(
 ) -> Over {
     match lead(cell, world, step, control, &notes).await {
         Ok(over) => over,
-        Err(error) => Over { events: vec![gone_wrong(step, &error)], ok: false },
+        Err(error) => Over { events: vec![gone_wrong(step, &error)] },
     }
 }
 
@@ -146,8 +145,10 @@ async fn lead<C: Cell>(
 
     let (frames, mut received) = mpsc::channel(64);
     let log_path = world.log(&step.id);
-    let listen = async {
-        let mut log = Log::create(&log_path)?;
+    let path = log_path.clone();
+    // Owns its end of the channel: where the log can't be written it is dropped, and the cell is given up.
+    let listen = async move {
+        let mut log = Log::create(&path)?;
         let mut observed = Vec::new();
         while let Some(frame) = received.recv().await {
             match frame {
@@ -178,7 +179,7 @@ async fn lead<C: Cell>(
         log.finish()
     };
     let (finished, log) = tokio::join!(cell::run(cell, &walls, manifest(step), &tar, control, frames), listen);
-    let (finished, output_sha256) = (finished?, log?);
+    let (output_sha256, finished) = (log?, finished?);
 
     let Some(ended) = finished.ended else {
         let (stage, message) =
@@ -191,11 +192,10 @@ async fn lead<C: Cell>(
             Log::append(&log_path, &said)?;
             let said = Glimpse::Output { step: step.id.clone(), stream: 2, bytes: said.into_bytes() };
             note(notes, Note::Glimpse(said)).await;
-            return Ok(Over { events: vec![EventKind::StepEnded { step: step.id.clone(), end }], ok: false });
+            return Ok(Over { events: vec![EventKind::StepEnded { step: step.id.clone(), end }] });
         }
         return Err(StepError::Agent { stage, message });
     };
-    let ok = ended.code == 0 && ended.signal == 0 && !ended.timed_out && !ended.cancelled;
     let mut events = vec![EventKind::StepEnded { step: step.id.clone(), end: step_end(ended, output_sha256) }];
     events.extend(finished.refused.into_iter().map(|(path, why)| EventKind::ArtifactRefused {
         step: step.id.clone(),
@@ -203,7 +203,7 @@ async fn lead<C: Cell>(
         why,
     }));
     events.extend(receive(world, step, &tar).await?);
-    Ok(Over { events, ok })
+    Ok(Over { events })
 }
 
 /// A path of what came back, relative to the repository where it is one of the tree.

@@ -90,6 +90,11 @@ impl Face {
         Face::on(style, nowhere(), nowhere(), None, Arc::new(|| 0))
     }
 
+    /// From now on says more, as `--explain` does: a lock can ask for it.
+    pub fn explain(&mut self) {
+        self.style.explain = !self.style.quiet;
+    }
+
     fn on(style: Style, progress: Stream, results: Stream, live: Option<ProgressDrawTarget>, clock: Clock) -> Face {
         Face {
             style,
