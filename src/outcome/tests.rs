@@ -178,6 +178,52 @@ fn the_collection_is_compared_over_all_test_steps_or_not_at_all() {
     assert!(Outcome::fold(&run_of(plan, good())).passed());
 }
 
+#[test]
+fn a_scan_with_only_issues_that_the_lock_allows_has_succeeded() {
+    let outcome = Outcome::fold(&run(vec![]));
+    let low = |low| SecurityReport { low, ..SecurityReport::default() };
+    let events = |report: SecurityReport| {
+        vec![ended("bandit", 1, 1), EventKind::IssuesReported { step: "bandit".into(), report }]
+    };
+    assert!(outcome.step_succeeds("bandit", &events(low(1))), "the sample plan allows up to MEDIUM");
+    assert!(!outcome.step_succeeds("bandit", &events(SecurityReport { high: 1, ..low(0) })));
+    assert!(!outcome.step_succeeds("bandit", &[]), "nothing is known about it");
+}
+
+#[test]
+fn a_parity_run_that_left_a_step_out_is_no_pass() {
+    let mut kinds = good();
+    kinds.retain(|kind| end_of(&mut kind.clone(), "ruff").is_none());
+    kinds.push(EventKind::StepSkipped { step: "ruff".into(), why: "x".into() });
+    assert_eq!(Outcome::fold(&run(kinds)).exit(), ExitCode::INFRASTRUCTURE);
+    let cancelled = changed(|kind| {
+        if let Some(end) = end_of(kind, "ruff") {
+            *kind = EventKind::StepEnded { step: "ruff".into(), end: StepEnd { cancelled: true, ..end } };
+        }
+    });
+    assert_eq!(cancelled, ExitCode::INFRASTRUCTURE);
+}
+
+#[test]
+fn a_suite_that_is_gone_differs_from_the_lock() {
+    let mut kinds = good();
+    for kind in &mut kinds {
+        if let EventKind::TestsReported { report: old, .. } = kind {
+            **old = TestReport { exit_status: Some(5), ..report(0, 0) };
+        }
+    }
+    let codes = Outcome::fold(&run(kinds)).codes();
+    assert!(codes.contains(&ParityCode::COLLECTION_DIFFERS), "{codes:?}");
+}
+
+#[test]
+fn tests_that_nothing_collects_can_not_be_as_expected() {
+    let mut plan = plan();
+    plan.steps[1].reader = crate::step::Reader::Plain;
+    let codes = Outcome::fold(&run_of(plan, good())).codes();
+    assert!(codes.contains(&ParityCode::COLLECTION_FAILED), "{codes:?}");
+}
+
 proptest! {
     /// Wherever the record of a good run is cut off, nobody takes it for a pass.
     #[test]

@@ -138,6 +138,44 @@ fn every_deviation_has_its_own_code() {
 }
 
 #[test]
+fn a_part_of_the_steps_is_never_the_whole_run_however_it_is_named() {
+    for only in [&["ruff", "ruff", "ruff", "ruff"][..], &["ruff", "unit", "bandit"]] {
+        let asked = Request { only: only.iter().map(|s| (*s).to_owned()).collect(), ..request(Command::Run) };
+        assert_eq!(codes(&lock(|_| {}), &facts(), &asked), [ParityCode::SCOPE_NARROWED]);
+    }
+}
+
+#[test]
+fn a_python_of_the_matrix_is_compared_with_what_was_locked_for_it() {
+    let lock = lock(|lock| {
+        lock["matrix"] = serde_json::json!({"python": ["3.11", "3.12"]});
+        lock["python_locked"] = serde_json::json!({"3.11": "3.11.7", "3.12": "3.12.1"});
+    });
+    let mut facts = facts();
+    facts.python_asked = "3.12".into();
+    facts.python.as_mut().unwrap().version = "3.12.1".into();
+    assert_eq!(codes(&lock, &facts, &request(Command::Run)), []);
+    facts.python.as_mut().unwrap().version = "3.12.2".into();
+    assert_eq!(codes(&lock, &facts, &request(Command::Run)), [ParityCode::PYTHON_VERSION]);
+}
+
+#[test]
+fn pytest_is_known_behind_whoever_starts_it() {
+    for (command, args) in
+        [("python", &["-X", "dev", "-m", "pytest", "-q"][..]), ("coverage", &["run", "-m", "pytest", "-q"])]
+    {
+        let lock = lock(|lock| {
+            lock["tools"]["unit"] =
+                serde_json::json!({"package": "pytest", "command": command, "gate": "tests", "args": args});
+        });
+        let (plan, _) = plan(&lock, &facts(), &request(Command::Run));
+        let unit = plan.steps.iter().find(|step| step.id == "unit").unwrap();
+        assert_eq!(unit.reader, Reader::Pytest);
+        assert_eq!(unit.argv[unit.argv.len() - 4..], ["pytest", "-p", "ft_pytest", "-q"].map(String::from));
+    }
+}
+
+#[test]
 fn a_patch_release_may_differ_where_the_lock_says_so() {
     let lock = lock(|lock| lock["python_match"] = "minor".into());
     let mut facts = facts();
