@@ -26,13 +26,13 @@ use crate::ui::{self, Face};
 use std::collections::{BTreeMap, HashSet};
 
 pub(super) fn check(context: &Context, args: &Check) -> ExitCode {
+    let context = &context.with_json(args.json);
     let source = run::source(&args.snapshot);
     let early = source == Source::Worktree && !args.deep;
     let (repo, begun) = match if early { begin(context) } else { super::discover(context).map(|repo| (repo, None)) } {
         Ok(begun) => begun,
         Err(code) => return code,
     };
-    let context = &context.with_json(args.json);
     let request = Request {
         command: Command::Check { collect: true },
         source,
@@ -40,10 +40,10 @@ pub(super) fn check(context: &Context, args: &Check) -> ExitCode {
         ..run::request(context, &crate::cli::Run::default(), false)
     };
     let request = Request { update_collection: !context.vars.ci && request.source == Source::Worktree, ..request };
-    let may_write = request.update_collection;
+    let may_record = request.update_collection;
     match perform(context, &repo, request, args.deep, begun) {
         Ok(outcome) => {
-            if may_write {
+            if may_record {
                 record_added(&repo, &outcome);
             }
             if args.json {

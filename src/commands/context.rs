@@ -40,7 +40,7 @@ impl Context {
         Ok(Context { vars, global: Global { explain, ..global }, cwd, style })
     }
 
-    /// The same call, where standard output carries JSON if `json` says so, and nothing else.
+    /// The same call, where standard output carries JSON or does not.
     #[must_use]
     pub fn with_json(&self, json: bool) -> Self {
         Context { style: Style { json, ..self.style.clone() }, ..self.clone() }

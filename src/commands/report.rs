@@ -5,7 +5,7 @@ use super::runs;
 use crate::cli::{Form, Report};
 use crate::code::ExitCode;
 use crate::outcome::Outcome;
-use crate::report::{diff, explain as explained, json, junit, text};
+use crate::report::{explain as explained, json, junit, text};
 use crate::session::recorder;
 use crate::ui;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ pub(super) fn diff(context: &Context, left: &str, right: &str) -> ExitCode {
     };
     match (load(left), load(right)) {
         (Ok(left), Ok(right)) => {
-            let lines = diff::differences(&left, &right);
+            let lines = crate::report::diff::differences(&left, &right);
             if lines.is_empty() {
                 ui::out("no difference\n");
                 return ExitCode::PASSED;

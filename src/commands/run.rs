@@ -14,11 +14,11 @@ use crate::report;
 use crate::ui;
 
 pub(super) fn run(context: &Context, args: &Run, ci: bool) -> ExitCode {
+    let context = &context.with_json(args.json);
     let repo = match super::discover(context) {
         Ok(repo) => repo,
         Err(code) => return code,
     };
-    let context = &context.with_json(args.json);
     let request = request(context, args, ci);
     if let Some((unknown, known)) = unknown_step(&repo, &request) {
         let hint = match nearest(&unknown, known.iter().map(String::as_str)) {

@@ -187,7 +187,10 @@ async fn lead<C: Cell>(
         if stage == "exec" {
             let mut end = StepEnd { code: Some(127), output_sha256, ..StepEnd::default() };
             end.survivors = Vec::new();
-            Log::append(&log_path, &format!("ft: {message}\n"))?;
+            let said = format!("ft: {message}\n");
+            Log::append(&log_path, &said)?;
+            let said = Glimpse::Output { step: step.id.clone(), stream: 2, bytes: said.into_bytes() };
+            note(notes, Note::Glimpse(said)).await;
             return Ok(Over { events: vec![EventKind::StepEnded { step: step.id.clone(), end }], ok: false });
         }
         return Err(StepError::Agent { stage, message });

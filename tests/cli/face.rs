@@ -10,7 +10,7 @@ fn face(name: &str, ran: &Ran) {
     let version = Project::python().replace('.', r"\.");
     let python = format!(r"{version}\.\d+");
     let filters = [
-        (r"\b\d+(\.\d+)? (ms|s)\b", "[TIME]"),
+        (r"\b\d+(\.\d+)? ?(ms|s)\b", "[TIME]"),
         (r"\d{8}-\d{6}-\d{3}-\d+", "[RUN]"),
         (python.as_str(), "[PYTHON]"),
         (r"\d+ packages", "[N] packages"),
@@ -149,13 +149,12 @@ fn several_test_steps_are_covered_together() {
     project.write("deep/test_two.py", "from demo import two\n\n\ndef test_two() -> None:\n    assert two() == 2\n");
     project.commit();
     project.lock(|lock| {
-        let step = |args: &[&str], cwd: &str| {
-            json!({"command": "pytest", "gate": "tests", "args": args, "cwd": cwd, "timeout_sec": 60})
-        };
+        let step = |args: &[&str]| json!({"command": "pytest", "gate": "tests", "args": args, "timeout_sec": 60});
         lock["tools"] = json!({
-            "unit": step(&["-q", "--cov=demo", "tests"], ""),
-            "deep": step(&["-q", "--cov=demo", "."], "deep"),
+            "unit": step(&["-q", "--cov=demo", "tests"]),
+            "deep": step(&["-q", "--cov=demo", "."]),
         });
+        lock["tools"]["deep"]["cwd"] = json!("deep");
         lock["pytest_collection"] = json!({"allow_uncollected": true});
         lock["thresholds"]["coverage_min"] = json!(1.0);
     });
