@@ -117,6 +117,23 @@ fn self_check(repo: &Repo, second: &Second) {
 }
 
 #[test]
+fn attrs_is_green_with_its_own_calls_of_mypy() {
+    let attrs = Sdist {
+        name: "attrs",
+        version: "25.4.0",
+        sha256: "16d5969b87f0859ef33a48b35d55ac1be6e42ae49d5e853b597db70c35c57e11",
+    };
+    let repo = attrs.repository(By::Uv);
+    // It asks inspect.signature for what CPython 3.11.7 and 3.12.1 do not say, with and without walls.
+    let (path, test) = ("tests/test_converters.py", "    def test_wrapped_annotation(self):\n");
+    let text = repo.read(path);
+    assert!(text.contains(test));
+    repo.write(path, &text.replace(test, "    def of_a_later_patch_release(self):\n"));
+    repo.commit("Leave out what this patch release of Python can't do");
+    main_job(&repo, &["ruff", "mypy", "mypy-2", "pytest"], 1440, Second::Warm);
+}
+
+#[test]
 fn pluggy_is_green() {
     let pluggy = Sdist {
         name: "pluggy",

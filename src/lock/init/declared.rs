@@ -44,6 +44,9 @@ pub(super) struct Hook {
     /// The tag without its `v`, where it is a version.
     pub(super) version: Option<String>,
     pub(super) dependencies: Vec<String>,
+    pub(super) args: Vec<String>,
+    /// The pattern of the files that it is given, where it has one and excludes nothing.
+    pub(super) files: Option<String>,
 }
 
 impl Declared {
@@ -262,6 +265,12 @@ impl Declared {
                     id,
                     version: version.filter(|_| mirrors).map(str::to_owned),
                     dependencies: texts(hook.get("additional_dependencies")),
+                    args: texts(hook.get("args")),
+                    files: hook
+                        .get("files")
+                        .and_then(Value::as_str)
+                        .filter(|_| hook.get("exclude").is_none())
+                        .map(str::to_owned),
                 });
             }
         }

@@ -24,7 +24,7 @@ pub(super) fn python(files: &ProjectFiles, declared: &Declared, pythons: &[Strin
         return version;
     }
     let required = declared.requires_python.as_deref().and_then(|range| VersionSpecifiers::from_str(range).ok());
-    let classifiers: Vec<String> = declared
+    let mut classifiers: Vec<String> = declared
         .table("project.classifiers")
         .and_then(Value::as_array)
         .into_iter()
@@ -32,6 +32,10 @@ pub(super) fn python(files: &ProjectFiles, declared: &Declared, pythons: &[Strin
         .filter_map(|text| text.as_str()?.strip_prefix("Programming Language :: Python :: 3."))
         .map(|minor| format!("3.{minor}"))
         .collect();
+    if classifiers.is_empty() {
+        // Not said there: then what tox runs the tests with.
+        classifiers = pythons_of_tox(declared);
+    }
     let accepted = |version: &Version| {
         let minor = format!("3.{}", version.release().get(1).copied().unwrap_or_default());
         required.as_ref().is_none_or(|range| range.contains(version))
@@ -52,6 +56,35 @@ pub(super) fn python(files: &ProjectFiles, declared: &Declared, pythons: &[Strin
         oldest.filter(|_| required.is_some() || !classifiers.is_empty()).unwrap_or_else(|| FALLBACK_PYTHON.to_owned());
     notes.push(format!("Python {version}: no Python of this machine fits; `ft` says how to get it"));
     version
+}
+
+/// The Pythons of tox's list of environments: `py3{9,10}`, `py311`, `py3.12`, `3.13`.
+fn pythons_of_tox(declared: &Declared) -> Vec<String> {
+    let ini = declared.tox_ini.get("tox").and_then(|tox| tox.get("envlist").or_else(|| tox.get("env_list")));
+    let table = declared.table("tool.tox.env_list").and_then(Value::as_array).into_iter().flatten();
+    let mut found = Vec::new();
+    let mut add = |digits: &str| {
+        let digits = digits.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        found.extend(
+            digits.parse::<u8>().ok().filter(|minor| (6..50).contains(minor)).map(|minor| format!("3.{minor}")),
+        );
+    };
+    for text in ini.into_iter().flatten().map(String::as_str).chain(table.filter_map(Value::as_str)) {
+        if let Some(minor) = text.strip_prefix("3.") {
+            add(minor);
+        }
+        for (at, start) in text.match_indices("py3") {
+            if text[..at].ends_with(|c: char| c.is_ascii_alphanumeric()) {
+                continue;
+            }
+            let rest = text[at + start.len()..].trim_start_matches('.');
+            match rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+                Some((list, _)) => list.split(',').for_each(|minor| add(minor.trim())),
+                None => add(rest),
+            }
+        }
+    }
+    found
 }
 
 /// Whether a wheel can be built from the tree.

@@ -1,6 +1,7 @@
 //! What `ft init` finds out about a project, and the lock that it writes from that. Pure: the caller reads the files and
 //! writes the result; nothing is asked, run or resolved.
 
+mod calls;
 pub(in crate::lock) mod declared;
 mod layout;
 mod tools;
@@ -34,7 +35,7 @@ impl ProjectFiles {
     /// Which of the tracked files the caller should read: small texts at the root, requirements files, workflows.
     #[must_use]
     pub fn wanted(tracked: &[String]) -> Vec<String> {
-        const ROOT: [&str; 19] = [
+        const ROOT: [&str; 22] = [
             ".bandit",
             ".coveragerc",
             ".flake8",
@@ -45,6 +46,8 @@ impl ProjectFiles {
             ".python-version",
             ".pytest.ini",
             ".ruff.toml",
+            "Makefile",
+            "justfile",
             "mypy.ini",
             "pylintrc",
             "pyproject.toml",
@@ -53,6 +56,7 @@ impl ProjectFiles {
             "setup.cfg",
             "setup.py",
             "tox.ini",
+            "tox.toml",
             "uv.lock",
         ];
         let wanted = |path: &&String| {

@@ -218,6 +218,42 @@ fn the_python_is_the_one_that_the_project_names_or_the_newest_that_it_accepts() 
 }
 
 #[test]
+fn where_no_classifier_names_a_python_those_of_tox_count() {
+    let python = |text: &str| found(&project(&[("tox.ini", text)], &[])).1.python;
+    assert_eq!(python("[tox]\nenvlist =\n    py3{12,11,10},pypy3{9}\n    style\n"), "3.11");
+    assert_eq!(python("[tox]\nenv_list = py39, pypy313\n"), "3.9");
+    assert_eq!(python("[tox]\nenv_list = style\n"), "3.13");
+    let toml = "[project]\nname='a'\n[tool.tox]\nenv_list=['py3.12','3.9','3.13t','x']\n";
+    assert_eq!(found(&project(&[("pyproject.toml", toml)], &[])).1.python, "3.13");
+}
+
+#[test]
+fn a_type_checker_runs_as_the_project_runs_it_or_not_at_all() {
+    let config = ("pyproject.toml", "[tool.mypy]\nstrict = true\n");
+    let (init, lock) = found(&project(&[config], &["src/a/__init__.py"]));
+    assert!(lock.tools.is_empty());
+    assert!(init.notes.iter().any(|note| note.starts_with("mypy is left out: ")), "{:?}", init.notes);
+
+    let tox = ("tox.ini", "[testenv]\ncommands =\n    mypy: mypy examples\n    mypy: mypy src/a.pyi\n    mypy: mypy\n");
+    let (_, lock) = found(&project(&[config, tox], &["src/a/__init__.py"]));
+    assert_eq!(lock.tools.keys().collect::<Vec<_>>(), ["mypy", "mypy-2"]);
+    assert_eq!((&lock.tools["mypy"].args[0], &lock.tools["mypy-2"].args[0]), (&"examples".into(), &"src/a.pyi".into()));
+    assert_eq!(lock.tools["mypy-2"].package.as_deref(), Some("mypy"));
+    assert_eq!(lock.tools["mypy-2"].gate, crate::step::Gate::Types);
+}
+
+#[test]
+fn a_linter_of_all_rules_runs_only_in_a_version_that_is_pinned() {
+    let config = "[tool.ruff.lint]\nselect = ['ALL']\n";
+    let (init, lock) = found(&project(&[("pyproject.toml", config)], &[]));
+    assert!(lock.tools.is_empty() && init.notes.iter().any(|note| note.starts_with("ruff is left out: ")));
+    let declared = format!("{config}[dependency-groups]\ndev = ['ruff==0.6.9']\n");
+    assert!(found(&project(&[("pyproject.toml", &declared)], &[])).1.tools.contains_key("ruff"));
+    let some = config.replace("ALL", "E");
+    assert!(found(&project(&[("pyproject.toml", &some)], &[])).1.tools.contains_key("ruff"));
+}
+
+#[test]
 fn what_ci_runs_and_the_lock_does_not_is_listed() {
     let workflow = "on: push\njobs:\n  test:\n    strategy:\n      matrix:\n        python-version: [3.10, '3.11']\n    steps:\n    - uses: actions/checkout@v4\n    - run: |\n        pip install -e .[dev]\n        ruff check .\n        mypy src\n        python -m pytest -q && coverage run -m pytest\n    - name: Docs\n      run: FOO=1 uv run sphinx-build docs out\n    - run: tox run -e py\n    - uses: pre-commit/action@v3\n  other:\n    uses: ./.github/workflows/x.yml\n";
     let files = project(

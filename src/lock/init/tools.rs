@@ -2,6 +2,7 @@
 //! proposed that the project does not use.
 
 use super::ProjectFiles;
+use super::calls;
 use super::declared::Declared;
 use super::layout::{code_paths, test_paths};
 use crate::lock::Severity;
@@ -115,6 +116,18 @@ pub(super) fn find(files: &ProjectFiles, declared: &Declared, imports: &[String]
             notes.push(format!("{} is configured and neither declared nor a hook; no step runs it", tool.package));
             continue;
         }
+        // A linter with every rule switched on says something else with each release.
+        let select = ["tool.ruff.lint.select", "tool.ruff.select"].into_iter().find_map(|path| declared.table(path));
+        let every = select.and_then(Value::as_array).is_some_and(|rules| rules.iter().any(|rule| rule == "ALL"));
+        if tool.package == "ruff" && every && hook.is_none() && !declared.declares("ruff") && !in_uv_lock(files, "ruff")
+        {
+            notes.push(
+                "ruff is left out: it selects ALL rules and nothing pins its version; declare it, or add a step `ruff` \
+                 with a `version`"
+                    .to_owned(),
+            );
+            continue;
+        }
         let version = hook.and_then(|hook| hook.version.clone()).filter(|_| !declared.declares(tool.package));
         let from_hook = if version.is_some() { ", version from .pre-commit-config.yaml" } else { "" };
         let mut step = |name: &str, args: Vec<String>, why: &str| {
@@ -131,6 +144,7 @@ pub(super) fn find(files: &ProjectFiles, declared: &Declared, imports: &[String]
                 why: format!("{why}{from_hook}"),
             });
         };
+        let calls = calls::of(files, declared, tool.package);
         let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
         match tool.package {
             "ruff" => {
@@ -151,17 +165,26 @@ pub(super) fn find(files: &ProjectFiles, declared: &Declared, imports: &[String]
             }
             "black" => step("black", words(&["--check", "."]), &why),
             "isort" => step("isort", words(&["--check-only", "."]), &why),
+            "flake8" if calls.len() == 1 => step("flake8", calls[0].args.clone(), &format!("as in {}", calls[0].place)),
             "flake8" => step("flake8", if code.is_empty() { words(&["."]) } else { code.clone() }, &why),
             "mypy" => {
-                let names_files = names_files(files, declared, config.as_deref());
-                let args = if names_files {
-                    Vec::new()
-                } else if code.is_empty() {
-                    words(&["."])
+                // Without what it is for it would check other files than the project does, or none.
+                let with_paths = |call: &&calls::Call| call.args.iter().any(|arg| !arg.starts_with('-'));
+                let calls: Vec<_> = calls.iter().filter(with_paths).collect();
+                if names_files(files, declared, config.as_deref()) {
+                    step("mypy", Vec::new(), &why);
+                } else if calls.is_empty() {
+                    notes.push(
+                        "mypy is left out: neither its configuration (`files`) nor tox, CI or a hook says what it checks; \
+                         add `files`, or a step `mypy` with its `args`"
+                            .to_owned(),
+                    );
                 } else {
-                    code.clone()
-                };
-                step("mypy", args, &why);
+                    for (at, call) in calls.iter().enumerate() {
+                        let name = if at == 0 { "mypy".to_owned() } else { format!("mypy-{}", at + 1) };
+                        step(&name, call.args.clone(), &format!("{why}, called as in {}", call.place));
+                    }
+                }
             }
             "bandit" => {
                 let mut args = words(&["-q", "-r"]);
@@ -299,4 +322,8 @@ fn coverage(
 
 fn runs_in_ci(files: &ProjectFiles, command: &str) -> bool {
     files.texts.iter().any(|(path, text)| path.starts_with(".github/workflows/") && text.contains(command))
+}
+
+fn in_uv_lock(files: &ProjectFiles, package: &str) -> bool {
+    files.text("uv.lock").is_some_and(|text| text.contains(&format!("\nname = \"{package}\"\n")))
 }

@@ -160,7 +160,7 @@ fn reason(line: &str, lock: &Lock) -> Option<String> {
 }
 
 /// The words of a command without what only says how to start it: variables, `python -m`, `uv run`, `coverage run -m`.
-fn command_words(line: &str) -> Vec<&str> {
+pub(super) fn command_words(line: &str) -> Vec<&str> {
     let mut words: Vec<&str> = line.split_whitespace().collect();
     loop {
         let start: usize = match words.as_slice() {
