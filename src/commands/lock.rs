@@ -12,7 +12,7 @@ use crate::lock::closure::Closure;
 use crate::lock::collection::{Manifest, unstable};
 use crate::lock::init::{self, ProjectFiles};
 use crate::lock::relock::{self, input_text};
-use crate::lock::{Environment, LOCK_PATH, Lock};
+use crate::lock::{Environment, LOCK_PATH, Lock, fresh};
 use crate::plan::inputs::{ClosureFacts, Command, Request};
 use crate::plan::{self, minor};
 use crate::repo::{Repo, Source};
@@ -165,6 +165,12 @@ fn closure(
     let target = if from_uv { environment.extra.as_ref() } else { Some(&environment.from) };
     let Some(target) = target else { return Ok(()) };
     let wanted = init::requirements(lock, environment, files).map_err(|error| Failure::lock(error, mend))?;
+    if let (true, Some(uv_lock), Some(pyproject)) = (from_uv, files.text("uv.lock"), files.text("pyproject.toml"))
+        && let Some(what) = fresh::outdated(uv_lock, pyproject.as_bytes())
+    {
+        let message = format!("{} {}", ParityCode::LOCK_STALE, fresh::older(&what));
+        return Err(Failure { exit: ParityCode::LOCK_STALE.exit(), message, hint: fresh::HINT.to_owned() });
+    }
     let held = match files.text("uv.lock").filter(|_| from_uv) {
         Some(text) => Some(
             Closure::from_uv_lock(text, &environment.groups, &environment.extras, None)

@@ -10,7 +10,7 @@ use crate::cell::{self, Namespaces};
 use crate::code::ParityCode;
 use crate::environment::interpreter::Interpreter;
 use crate::environment::store::{BuildError, Ready, State};
-use crate::environment::{Progress, RunJob, lib_dir, project};
+use crate::environment::{Progress, RunJob, kept_layer, lib_dir, project};
 use crate::event::{EnvironmentInfo, EventKind, SnapshotInfo};
 use crate::finding::Finding;
 use crate::lock::{Lock, Project};
@@ -147,11 +147,15 @@ impl Drive<'_> {
         let request = &self.job.request;
         let lock = survey::read_lock(self.repo, &request.source).map_err(|finding| Stop::Found(Box::new(finding)))?;
         let python = self.job.python.clone().unwrap_or_else(|| lock.python.clone());
-        let status =
-            crate::facts::git::tree_state(self.repo, &request.source).map_err(|error| Stop::broken("git", error))?;
-        let asked =
-            Asked { source: &request.source, python: &python, untracked: survey::untracked(&status), cells: true };
-        let mut survey = survey::survey(self.context, self.repo, &lock, asked);
+        let asked = Asked { source: &request.source, python: &python, untracked: Vec::new(), cells: true };
+        // git looks at the tree while the machine is tried.
+        let (status, mut survey) = std::thread::scope(|scope| {
+            let status = scope.spawn(|| crate::facts::git::tree_state(self.repo, &request.source));
+            let survey = survey::survey(self.context, self.repo, &lock, asked);
+            (status.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), survey)
+        });
+        let status = status.map_err(|error| Stop::broken("git", error))?;
+        survey.facts.untracked = survey::untracked(&status);
 
         // Before anything is built: what stops a run stops it here.
         let (first_plan, findings) = plan::plan(&lock, &survey.facts, request);
@@ -196,16 +200,17 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// Where bytecode of collections in this environment is kept. That of environments that are gone goes too.
+    /// Where bytecode of collections in this environment is kept. What is kept for environments that are gone goes.
     fn bytecode_store(&self, ready: &Ready) -> PathBuf {
-        let all = self.repo.state_dir().join("cache/bytecode");
-        for entry in std::fs::read_dir(&all).into_iter().flatten().filter_map(Result::ok) {
+        let cache = self.repo.state_dir().join("cache");
+        let kept = ["bytecode", "layer"].map(|kind| std::fs::read_dir(cache.join(kind)));
+        for entry in kept.into_iter().flatten().flatten().filter_map(Result::ok) {
             if !ready.root.with_file_name(entry.file_name()).is_dir() {
                 // Tried again by the next check.
                 let _ = cell::remove_scratch(&entry.path());
             }
         }
-        all.join(ready.key.as_str())
+        cache.join("bytecode").join(ready.key.as_str())
     }
 
     fn judge(&mut self, plan: Plan, findings: Vec<Finding>) {
@@ -337,6 +342,13 @@ impl Drive<'_> {
     ) -> Result<(), Stop> {
         let Some(env) = world.env.clone() else { return Ok(()) };
         let stage = self.recorder.stage_started("project", "as an editable install makes it");
+        let kept = self.kept_layer(world, commit_time);
+        if let Some((place, key)) = &kept
+            && let Some(layer) = kept_layer::find(place, key, &world.trees[0])
+        {
+            self.recorder.stage_finished(stage, format!("{}: nothing that it read changed", layer.backend));
+            return put_on(world, &layer, place.join("layer"));
+        }
         let (out, scratch) = (self.run_dir.join("project"), self.run_dir.join("cells/project"));
         for folder in [&out, &scratch] {
             fs_err::create_dir_all(folder).map_err(|error| Stop::broken("project", error))?;
@@ -382,15 +394,23 @@ impl Drive<'_> {
                 problem.kind.hint(),
             ));
         }
-        let made = out.join("layer");
-        if !layer.tree.is_empty() {
-            // Steps may change what the build left in the tree, so it belongs to them.
-            give_to_step(&made.join("tree")).map_err(|error| Stop::broken("project", error))?;
-            world.trees.insert(0, made.join("tree"));
+        if let Some((place, key)) = &kept {
+            // What is not kept is made again.
+            let _ = kept_layer::keep(place, key, &world.trees[0], &layer, &out);
         }
-        world.project = Some(made);
         self.recorder.stage_finished(stage, format!("{} ({})", layer.backend, layer.hook));
-        Ok(())
+        put_on(world, &layer, out.join("layer"))
+    }
+
+    /// Where the layer of the last self-check in this environment is kept, and what it must have been made from. A run
+    /// has none.
+    fn kept_layer(&self, world: &World, commit_time: Option<u64>) -> Option<(PathBuf, String)> {
+        if !matches!(self.job.request.command, Command::Check { .. }) {
+            return None;
+        }
+        let environment = world.env.as_ref()?.file_name()?;
+        let place = self.repo.state_dir().join("cache/layer").join(environment);
+        Some((place, kept_layer::key(&crate::lib_py::digest(), commit_time, &world.trees[0]).ok()?))
     }
 
     /// Blocking work beside the signals.
@@ -413,6 +433,17 @@ impl Drive<'_> {
             }
         }
     }
+}
+
+/// Puts a layer into the world of the steps.
+fn put_on(world: &mut World, layer: &project::Layer, made: PathBuf) -> Result<(), Stop> {
+    if !layer.tree.is_empty() {
+        // Steps may change what the build left in the tree, so it belongs to them.
+        give_to_step(&made.join("tree")).map_err(|error| Stop::broken("project", error))?;
+        world.trees.insert(0, made.join("tree"));
+    }
+    world.project = Some(made);
+    Ok(())
 }
 
 /// What stops a build: some of it is the repository's business (101), the rest infrastructure.

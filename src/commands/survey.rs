@@ -12,7 +12,7 @@ use crate::finding::Finding;
 use crate::frame::Observed;
 use crate::lock::closure::{Closure, ClosureError};
 use crate::lock::init::{ProjectFiles, project_name as project_name_of};
-use crate::lock::{LOCK_PATH, Lock, Warning, stale};
+use crate::lock::{LOCK_PATH, Lock, Warning, fresh, stale};
 use crate::plan::inputs::{ClosureFacts, Facts, MachineFacts, PythonFacts};
 use crate::repo::{Repo, Source, shown};
 use crate::ui;
@@ -174,16 +174,22 @@ fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) 
             .iter()
             .map(|path| (path.as_str(), texts.get(path).and_then(|t| t.as_ref().ok()).map_or(&[][..], Vec::as_slice)))
             .collect();
-        let stale = match stale::sources_sha256(&sources) {
+        let stale = match stale::sources_sha256(&environment.from, &sources) {
             Ok(now) if now == *locked => None,
             Ok(_) => {
                 Some(format!("{} changed since {} was resolved", environment.sources.join(", "), environment.from))
             }
             Err(error) => Some(error.to_string()),
         };
-        if let Some(stale) = stale {
-            return (ClosureFacts::Stale(stale), Vec::new());
+        if let Some(what) = stale {
+            return (ClosureFacts::Stale { what, hint: None }, Vec::new());
         }
+    }
+    if environment.from == "uv.lock"
+        && let (Some(uv_lock), Some(pyproject)) = (text(texts, "uv.lock"), text(texts, "pyproject.toml"))
+        && let Some(what) = fresh::outdated(&uv_lock, pyproject.as_bytes())
+    {
+        return (ClosureFacts::Stale { what: fresh::older(&what), hint: Some(fresh::HINT.to_owned()) }, Vec::new());
     }
     let read = |path: &str| text(texts, path).ok_or_else(|| format!("{path} is not there"));
     let closure = || -> Result<Vec<Pinned>, (String, bool)> {

@@ -29,6 +29,7 @@ mod build;
 pub mod dists;
 pub mod fetch;
 pub mod interpreter;
+pub mod kept_layer;
 pub mod key;
 pub mod layout;
 pub mod lib_dir;

@@ -142,6 +142,10 @@ pub struct Layer {
     /// Files of the tree that the build created or changed, relative to it.
     #[serde(default)]
     pub tree: Vec<String>,
+    /// Files of the tree that the build opened, relative to it; `None` where it did more than can be seen (it started
+    /// a process, which may have read anything).
+    #[serde(default)]
+    pub reads: Option<Vec<String>>,
 }
 
 /// Why there is no layer.

@@ -186,17 +186,55 @@ def left_behind(path, backend):
         parts[0] in ("build", ".eggs") or any(part.endswith(".egg-info") for part in parts[:-1]))
 
 
+class Watch:
+    """Which files of the tree a build opens, and whether it does what can't be seen from here: then nobody may take the
+    layer for that of another tree. An audit hook can't be removed, so it is switched off."""
+
+    hidden = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty",
+              "pty.spawn", "socket.connect", "ctypes.dlopen", "sqlite3.connect")
+
+    def __init__(self, root):
+        self.root = root.rstrip("/") + "/"
+        self.read = set()
+        self.seen = hasattr(sys, "addaudithook")
+        self.on = self.seen
+        if self.on:
+            sys.addaudithook(self)
+
+    def __call__(self, event, args):
+        if not self.on:
+            return
+        try:
+            if event == "open" and not isinstance(args[0], int):
+                # Not realpath: what a link of the tree points to counts under the name that was opened.
+                path = os.path.abspath(os.fsdecode(args[0]))
+                if path.startswith(self.root):
+                    self.read.add(path[len(self.root):])
+            elif event in self.hidden:
+                self.seen = False
+        except Exception:  # an audit hook that raises would change what is watched
+            self.seen = False
+
+    def reads(self):
+        """Sorted, or None where they are not all that the build depends on."""
+        self.on = False
+        plain = all(path.isprintable() and not path.startswith(".git/") for path in self.read)
+        return sorted(self.read) if self.seen and plain else None
+
+
 def layer(root, out):
-    result = {"backend": "", "hook": "", "problem": None, "scripts": [], "tree": []}
+    result = {"backend": "", "hook": "", "problem": None, "scripts": [], "tree": [], "reads": None}
     os.makedirs(out, exist_ok=True)
     for name in ("site", "bin", "tree"):
         os.makedirs(os.path.join(out, name), exist_ok=True)
+    watch = Watch(root)
     try:
         backend, hooks = load_backend(root)
         result.update(backend=backend, hook="build_editable")
         before = files(root)
         with tempfile.TemporaryDirectory() as temporary:
             wheel = call(hooks, backend, "editable", temporary)
+            result["reads"] = watch.reads()
             site = os.path.join(out, "site")
             info, result["scripts"] = ft_wheel.unpack(wheel, site, os.path.join(out, "bin"))
         url = {"url": "file://" + root, "dir_info": {"editable": True}}

@@ -8,6 +8,7 @@ pub mod closure;
 pub mod collection;
 pub mod edit;
 pub mod error;
+pub mod fresh;
 pub mod host;
 pub mod ini;
 pub mod init;

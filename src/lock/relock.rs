@@ -6,6 +6,7 @@ use super::edit::{self, EditError};
 use super::place::Place;
 use super::stale::{HashError, config_hash, sources_sha256, split_key};
 use super::{Environment, Lock, PENDING, Project};
+use camino::Utf8Path;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,7 +146,8 @@ fn sources_hash(lock: &Lock, files: &Files) -> Result<String, RelockError> {
         let missing = || RelockError::Missing { path: path.clone(), place: "environment.sources".to_owned() };
         sources.push((path.as_str(), files.get(path).ok_or_else(missing)?));
     }
-    Ok(sources_sha256(&sources)?)
+    let from = lock.environment.as_ref().map_or(Utf8Path::new(""), |environment| &environment.from);
+    Ok(sources_sha256(from, &sources)?)
 }
 
 /// What `ft lock` gives to the resolver, as a file: one requirement per line.

@@ -2,6 +2,7 @@
 //! sources of the closure. Pure functions over bytes, so that a check needs no network and no other tool.
 
 use super::ini;
+use camino::Utf8Path;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -70,17 +71,20 @@ pub fn config_hash(key: &str, bytes: &[u8]) -> Result<String, HashError> {
 }
 
 /// One hash over the sources of a closure: path and bytes of each, in any order. Of `pyproject.toml`, `setup.cfg` and
-/// `tox.ini` only what resolution depends on counts; of every other file all of it.
+/// `tox.ini` only what resolution depends on counts; of every other file all of it. Where the closure is `from` a
+/// `uv.lock`, the sources are those of what it does not hold: of `pyproject.toml` only the build requirements count, so
+/// that a dependency bump changes that file and `uv.lock` alone (see [`super::fresh`]).
 ///
 /// # Errors
 /// Where a source can't be read as what its name says.
-pub fn sources_sha256<P: AsRef<str>, B: AsRef<[u8]>>(sources: &[(P, B)]) -> Result<String, HashError> {
+pub fn sources_sha256<P: AsRef<str>, B: AsRef<[u8]>>(from: &Utf8Path, sources: &[(P, B)]) -> Result<String, HashError> {
+    let counts = if from.file_name() == Some("uv.lock") { &BESIDE_UV_LOCK[..] } else { &RESOLUTION[..] };
     let mut read = Map::new();
     for (path, bytes) in sources {
         let (path, bytes) = (path.as_ref(), bytes.as_ref());
         let name = path.rsplit('/').next().unwrap_or(path);
         let what = match name {
-            "pyproject.toml" => resolution_part(&toml_value(path, bytes)?),
+            "pyproject.toml" => resolution_part(&toml_value(path, bytes)?, counts),
             "setup.cfg" => sections_of(text(path, bytes)?, |name| name.starts_with("options") || name == "metadata"),
             "tox.ini" => sections_of(text(path, bytes)?, |name| name.starts_with("testenv")),
             _ => hex::encode(Sha256::digest(bytes)).into(),
@@ -107,6 +111,9 @@ const RESOLUTION: [&[&str]; 13] = [
     &["tool", "pdm", "dev-dependencies"],
 ];
 
+/// What of it decides that beside a `uv.lock`.
+const BESIDE_UV_LOCK: [&[&str]; 1] = [&["build-system"]];
+
 /// Tables of `tool.uv` that decide nothing about what is resolved.
 const UV_ELSE: [&str; 8] = [
     "build-backend",
@@ -119,14 +126,14 @@ const UV_ELSE: [&str; 8] = [
     "preview",
 ];
 
-fn resolution_part(document: &Value) -> Value {
+fn resolution_part(document: &Value, counts: &[&[&str]]) -> Value {
     let mut kept = Map::new();
-    for path in RESOLUTION {
+    for path in counts {
         if let Some(value) = path.iter().try_fold(document, |value, part| value.get(part)) {
             kept.insert(path.join("."), value.clone());
         }
     }
-    if let Some(Value::Object(uv)) = document.pointer("/tool/uv") {
+    if let Some(Value::Object(uv)) = document.pointer("/tool/uv").filter(|_| counts != BESIDE_UV_LOCK) {
         for (name, value) in uv.iter().filter(|(name, _)| !UV_ELSE.contains(&name.as_str())) {
             kept.insert(format!("tool.uv.{name}"), value.clone());
         }
@@ -211,6 +218,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn resolved<P: AsRef<str>, B: AsRef<[u8]>>(sources: &[(P, B)]) -> Result<String, HashError> {
+        sources_sha256(Utf8Path::new("ci/parity.requirements.txt"), sources)
+    }
+
     #[test]
     fn a_file_is_hashed_by_its_bytes() {
         // printf x | sha256sum
@@ -243,7 +254,7 @@ mod tests {
     #[test]
     fn only_what_resolution_reads_makes_sources_stale() {
         let of = |pyproject: &str, requirements: &str| {
-            sources_sha256(&[("pyproject.toml", pyproject), ("requirements.txt", requirements)]).unwrap()
+            resolved(&[("pyproject.toml", pyproject), ("requirements.txt", requirements)]).unwrap()
         };
         let base = of("[project]\nname='a'\nversion='1'\ndependencies=['x']\n[tool.uv]\nprerelease='allow'", "y");
         let same = "[project]\nversion='2'\nname='a'\nreadme='r'\ndependencies=['x']\n[tool.ruff]\n[tool.uv]\nprerelease='allow'\npreview=true";
@@ -257,8 +268,17 @@ mod tests {
     }
 
     #[test]
+    fn beside_a_uv_lock_a_dependency_bump_makes_nothing_stale() {
+        let of = |text: &str| sources_sha256(Utf8Path::new("uv.lock"), &[("pyproject.toml", text)]).unwrap();
+        let base = of("[project]\nname='a'\ndependencies=['x']\n[build-system]\nrequires=['hatchling']");
+        let bump = "[project]\nname='a'\ndependencies=['x>=2']\n[dependency-groups]\ndev=['y']\n[tool.uv]\nprerelease='allow'\n[build-system]\nrequires=['hatchling']";
+        assert_eq!(of(bump), base);
+        assert_ne!(of(&bump.replace("'hatchling'", "'hatchling>=1'")), base);
+    }
+
+    #[test]
     fn the_order_of_sources_does_not_matter_and_their_names_do() {
-        let of = |sources: &[(&str, &str)]| sources_sha256(sources).unwrap();
+        let of = |sources: &[(&str, &str)]| resolved(sources).unwrap();
         assert_eq!(of(&[("a", "1"), ("b", "2")]), of(&[("b", "2"), ("a", "1")]));
         assert_ne!(of(&[("a", "1"), ("b", "2")]), of(&[("a", "2"), ("b", "1")]));
         let cfg = |text: &str| of(&[("setup.cfg", text)]);
@@ -274,7 +294,8 @@ mod tests {
         fn no_bytes_make_the_hashes_panic(bytes in prop::collection::vec(any::<u8>(), 0..60), table in "\\PC{0,12}") {
             for path in ["pyproject.toml", "setup.cfg", "tox.ini", "x"] {
                 let _ = config_hash(&format!("{path}#{table}"), &bytes);
-                let _ = sources_sha256(&[(path, &bytes)]);
+                let _ = resolved(&[(path, &bytes)]);
+                let _ = sources_sha256(Utf8Path::new("uv.lock"), &[(path, &bytes)]);
             }
         }
     }

@@ -95,8 +95,13 @@ pub enum ClosureFacts {
     /// Not looked at (a version 1 lock has none).
     #[default]
     None,
-    /// The lock is older than its sources: what differs.
-    Stale(String),
+    /// The lock is older than its sources.
+    Stale {
+        /// What differs.
+        what: String,
+        /// What to do, where it is not `ft lock`.
+        hint: Option<String>,
+    },
     /// The file can't be read as a closure: what is wrong, and whether a hash is missing.
     Unusable {
         /// What is wrong.

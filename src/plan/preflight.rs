@@ -192,7 +192,13 @@ fn closure(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
             Some(if matches!(request.command, Command::Check { .. }) { finding.as_warning() } else { finding })
         }
         ClosureFacts::None => None,
-        ClosureFacts::Stale(what) => Some(Finding::new(ParityCode::LOCK_STALE, GATE, what.clone())),
+        ClosureFacts::Stale { what, hint } => {
+            let finding = Finding::new(ParityCode::LOCK_STALE, GATE, what.clone());
+            Some(match hint {
+                Some(hint) => finding.hint(hint.clone()),
+                None => finding,
+            })
+        }
         ClosureFacts::Unusable { message, unhashed: true } => {
             Some(Finding::new(ParityCode::PACKAGE_HASH, GATE, message.clone()))
         }

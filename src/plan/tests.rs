@@ -112,7 +112,7 @@ fn every_deviation_has_its_own_code() {
             ParityCode::PACKAGE_HASH,
         ),
         (fact(|f| f.ft_version = "0.2.0".into()), ParityCode::RUNNER_VERSION),
-        (fact(|f| f.closure = ClosureFacts::Stale("x".into())), ParityCode::LOCK_STALE),
+        (fact(|f| f.closure = ClosureFacts::Stale { what: "x".into(), hint: None }), ParityCode::LOCK_STALE),
         (fact(|f| f.hashes = [("a.cfg".to_owned(), Ok("00".to_owned()))].into()), ParityCode::CONFIG_DRIFT),
         (fact(|f| f.hashes = [("a.cfg".to_owned(), Err("gone".to_owned()))].into()), ParityCode::CONFIG_DRIFT),
         (

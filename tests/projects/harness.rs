@@ -78,6 +78,11 @@ fn python_dir() -> &'static Path {
     })
 }
 
+/// Where programs are looked for: that Python, and what every machine has.
+fn search_path() -> OsString {
+    std::env::join_paths([python_dir(), Path::new("/usr/bin"), Path::new("/bin")]).expect("no path here has a colon")
+}
+
 fn python() -> Command {
     Command::new(python_dir().join("python3.11"))
 }
@@ -166,9 +171,33 @@ impl Repo {
         self.git(&["commit", "--quiet", "--message", message]);
     }
 
+    /// As [`Repo::ft`], where CI calls it.
+    pub fn ci(&self, args: &[&str]) -> Ran {
+        self.call(args, &[("CI", "true")])
+    }
+
+    /// Calls `ft` as a person does.
+    pub fn ft(&self, args: &[&str]) -> Ran {
+        self.call(args, &[])
+    }
+
+    /// uv itself, in the repository.
+    pub fn uv(&self, args: &[&str]) {
+        let mut command = Command::new(uv());
+        command.args(args).args(["--python", "3.11", "--no-config"]).current_dir(&self.root);
+        command.env("UV_CACHE_DIR", base().join("uv-cache")).env("UV_PYTHON_DOWNLOADS", "never");
+        done(command.env("PATH", search_path()));
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.root.join(path);
+        std::fs::create_dir_all(path.parent().expect("a file stands in a folder")).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
     /// Calls `ft` with nothing of the caller's environment but where packages come from.
     #[expect(clippy::disallowed_methods, reason = "the environment of a child is made of this process's own")]
-    pub fn ft(&self, args: &[&str]) -> Ran {
+    fn call(&self, args: &[&str], more: &[(&str, &str)]) -> Ran {
         let mut ft = Command::new(env!("CARGO_BIN_EXE_ft"));
         let keep = |name: &str| {
             let name = name.to_ascii_lowercase();
@@ -179,10 +208,10 @@ impl Repo {
         let uv = if self.by == By::Uv { uv().as_os_str().to_owned() } else { OsString::new() };
         let home = base().join("home");
         std::fs::create_dir_all(&home).unwrap();
-        let path = std::env::join_paths([python_dir(), Path::new("/usr/bin"), Path::new("/bin")]).unwrap();
         ft.args(args).current_dir(&self.root).env_clear().envs(kept);
-        ft.env("PATH", path).env("HOME", home).env("FT_CACHE_DIR", base().join("cache")).env("FT_UV", uv);
+        ft.env("PATH", search_path()).env("HOME", home).env("FT_CACHE_DIR", base().join("cache")).env("FT_UV", uv);
         ft.env("FIRSTTRY_DISABLE_AUTO_PARITY", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+        ft.envs(more.iter().copied());
         let output = ft.stdin(Stdio::null()).output().unwrap();
         Ran {
             code: output.status.code().expect("ft is not ended by a signal"),

@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 mod harness;
+mod merges;
 
 use firsttry::event::Event;
 use firsttry::outcome::Outcome;

@@ -274,7 +274,7 @@ pub(super) fn name_of(requirement: &str) -> Option<PackageName> {
 }
 
 /// A name of a group or extra as PEP 685 and 735 compare them.
-pub(super) fn normal(name: &str) -> String {
+pub(in crate::lock) fn normal(name: &str) -> String {
     PackageName::from_str(name.trim()).map_or_else(|_| name.trim().to_owned(), |name| name.to_string())
 }
 
@@ -283,7 +283,12 @@ fn texts(value: Option<&Value>) -> Vec<String> {
     list.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn group(groups: &serde_json::Map<String, Value>, name: &str, open: &mut BTreeSet<String>) -> Vec<String> {
+/// A group as a flat list, the groups that it includes taken in. `open` holds the names on the way.
+pub(in crate::lock) fn group(
+    groups: &serde_json::Map<String, Value>,
+    name: &str,
+    open: &mut BTreeSet<String>,
+) -> Vec<String> {
     if !open.insert(normal(name)) {
         return Vec::new();
     }

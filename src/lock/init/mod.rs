@@ -1,7 +1,7 @@
 //! What `ft init` finds out about a project, and the lock that it writes from that. Pure: the caller reads the files and
 //! writes the result; nothing is asked, run or resolved.
 
-mod declared;
+pub(in crate::lock) mod declared;
 mod layout;
 mod tools;
 mod workflow;
@@ -251,6 +251,7 @@ fn environment(
     let mut sources = Vec::new();
     for path in ["pyproject.toml", "setup.cfg", "setup.py"] {
         if files.texts.contains_key(path)
+            && (!uv_lock || path == "pyproject.toml")
             && (path != "setup.cfg" || declared.setup_cfg.keys().any(|name| name.starts_with("options")))
         {
             sources.push(path.to_owned());
