@@ -26,6 +26,7 @@ use crate::ui::{self, Face};
 use std::collections::{BTreeMap, HashSet};
 
 pub(super) fn check(context: &Context, args: &Check) -> ExitCode {
+    let context = &context.with_json(args.json);
     let source = run::source(&args.snapshot);
     let early = source == Source::Worktree && !args.deep;
     let (repo, begun) = match if early { begin(context) } else { super::discover(context).map(|repo| (repo, None)) } {

@@ -14,6 +14,7 @@ use crate::report;
 use crate::ui;
 
 pub(super) fn run(context: &Context, args: &Run, ci: bool) -> ExitCode {
+    let context = &context.with_json(args.json);
     let repo = match super::discover(context) {
         Ok(repo) => repo,
         Err(code) => return code,
