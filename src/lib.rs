@@ -91,4 +91,4 @@ pub mod ui;
 #[cfg(feature = "host")]
 pub use commands::Front;
 #[cfg(feature = "host")]
-pub use entry::entry;
+pub use entry::{entry, guarded};

@@ -57,7 +57,7 @@ fn unknown_step(repo: &crate::repo::Repo, request: &Request) -> Option<(String, 
     if request.only.is_empty() {
         return None;
     }
-    let lock = survey::read_lock_quietly(repo, &request.source)?;
+    let (lock, _) = survey::quietly_read_lock(repo, &request.source).ok()?;
     let own = ["build", "import"].into_iter().filter(|_| lock.build).map(str::to_owned);
     let known: Vec<String> = own.chain(lock.tools.keys().cloned()).collect();
     let unknown = request.only.iter().find(|name| !known.contains(name))?;

@@ -44,6 +44,10 @@ pub(super) fn quietly_read_lock(repo: &Repo, source: &Source) -> Result<(Lock, V
     let invalid = |message: String| Finding::new(ParityCode::LOCK_INVALID, "preflight", message);
     let bytes = match Files::new(repo, source).read(LOCK_PATH) {
         Ok(Some(bytes)) => bytes,
+        Ok(None) if matches!(source, Source::Commit(_)) && crate::facts::git::commit_time(repo, source).is_none() => {
+            return Err(invalid(format!("{source}: git knows no commit of this name"))
+                .hint("name a branch, a tag or a commit; `git log --oneline` lists them"));
+        }
         Ok(None) => {
             return Err(invalid(format!("there is no {LOCK_PATH}{}", in_tree(source)))
                 .hint("write one with `ft init` and commit it"));
@@ -54,12 +58,6 @@ pub(super) fn quietly_read_lock(repo: &Repo, source: &Source) -> Result<(Lock, V
         return Err(invalid(format!("{LOCK_PATH} has {} MiB; a lock has a few KiB", bytes.len() >> 20)));
     }
     Lock::parse(&bytes).map_err(|error| error.finding())
-}
-
-/// The lock of a tree where it can be read; says nothing.
-pub(super) fn read_lock_quietly(repo: &Repo, source: &Source) -> Option<Lock> {
-    let bytes = Files::new(repo, source).read(LOCK_PATH).ok()??;
-    Some(Lock::parse(&bytes).ok()?.0)
 }
 
 fn in_tree(source: &Source) -> String {

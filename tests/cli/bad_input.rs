@@ -271,3 +271,22 @@ fn a_file_of_the_user_s_in_artifacts_is_never_lost() {
     assert_eq!(project.read("artifacts/mine.txt"), "mine");
     assert_eq!(project.read("artifacts/junit.xml.yours"), "mine too");
 }
+
+#[test]
+fn a_full_disk_is_infrastructure_and_the_next_run_recovers() {
+    let project = Project::with_tools(&["ruff"]);
+    fs::remove_dir_all(project.path(".firsttry")).unwrap();
+    fs::remove_file(project.path(".venv-parity")).unwrap();
+    fs::create_dir(project.path(".firsttry")).unwrap();
+    // A mount namespace of its own, so that nothing is left of the small disk.
+    let full = "[ \"$(id -u)\" = 0 ] && flags=-m || flags=-rm\n\
+                exec unshare $flags sh -c 'mount -t tmpfs -o size=20m small .firsttry && exec \"$0\" run' \"$0\"";
+    let out = project.command("sh", &["-c", full, env!("CARGO_BIN_EXE_ft")]).output().unwrap();
+    let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+    assert_eq!(out.status.code(), Some(69), "{said}");
+    assert!(said.contains("No space left on device"), "{said}");
+    let report = project.report();
+    assert_eq!((report.exit_code(), report.failures(), report.started()), (69, vec![], 0));
+    project.ft(&["run"]).leaves(0);
+    assert_eq!(project.git(&["status", "--porcelain"]), "");
+}

@@ -263,3 +263,28 @@ fn an_advisory_run_reports_everything_leaves_with_0_and_never_says_passed() {
     assert_eq!((report.exit_code(), report.0["ok"].as_bool()), (0, Some(false)));
     assert_eq!(report.failures(), ["PARITY-012", "PARITY-211"]);
 }
+
+#[test]
+fn a_build_backend_that_is_not_in_the_closure_is_parity_013() {
+    let project = Project::with_tools(&["ruff"]);
+    let text = project.read("pyproject.toml").replace("setuptools==80.9.0", "hatchling");
+    project.write("pyproject.toml", text.replace("setuptools.build_meta", "hatchling.build"));
+    project.lock(|lock| {
+        let environment = lock["environment"].as_object_mut().unwrap();
+        environment.insert("sources".to_owned(), json!(["ruff.toml"]));
+        environment.remove("sources_sha256");
+    });
+    stopped(&project, 102, "PARITY-013", "hatchling");
+    assert!(project.report().finding("PARITY-013").1.contains("ft lock"));
+}
+
+#[test]
+fn a_revision_that_is_not_there_is_named() {
+    let project = Project::with_tools(&["ruff"]);
+    for command in [&["run"][..], &["check"], &["exec", "--", "true"]] {
+        let (name, rest) = command.split_first().unwrap();
+        let args = [&[*name, "--snapshot", "no-such-branch"], rest].concat();
+        project.ft(&args).leaves(102).says("no-such-branch: git knows no commit of this name");
+    }
+    project.ft(&["run", "--snapshot", "HEAD"]).leaves(0);
+}
