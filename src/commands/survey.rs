@@ -153,8 +153,9 @@ fn find_python(context: &Context, repo: &Repo, lock: &Lock, request: &str) -> (O
     let search = SearchPath { entries: context.vars.path.clone(), home: context.vars.home.clone(), extra: Vec::new() };
     let mut memory = Memory::open(repo.state_dir().join("interpreters.json"));
     let found = interpreter::find(request, lock.locked_pythons.get(request).map(String::as_str), &search, &mut memory);
+    // A look makes no folder: the root may not even be a repository's (see `check`). Losing what was learnt costs a
+    // Python start next time.
     if repo.state_dir().is_dir() {
-        // Losing it costs a Python start next time. A command that only looks makes no folder for it.
         let _ = memory.save();
     }
     match found {
