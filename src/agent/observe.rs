@@ -103,7 +103,8 @@ fn read_only() -> Observed {
                 let _ = fs::remove_file(&probe);
                 false
             }
-            Err(_) => true,
+            // Whoever may not write would be refused on a writable mount as well; only this is the mount's own word.
+            Err(error) => error.raw_os_error() == Some(libc::EROFS),
         }
     });
     wall("mounts", "mount namespace, own root", format!("/, /usr and /etc refuse writing: {refused}"), refused)

@@ -65,6 +65,8 @@ const PROC_READ_ONLY: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
 const PROC_HIDDEN: [&str; 7] =
     ["kcore", "keys", "key-users", "latency_stats", "sched_debug", "timer_list", "kpagecount"];
 
+/// How much memory `/tmp` and `/dev/shm` may each take where the lock sets no limit: together less than the machine has.
+const MEMORY_DISK: &str = "size=25%,nr_inodes=1m";
 const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
 const NO_DEV: u64 = libc::MOUNT_ATTR_NODEV;
@@ -127,7 +129,10 @@ impl Root {
         self.etc()?;
         self.devices()?;
         self.proc()?;
-        let size = if spec.disk_bytes > 0 { format!("mode=1777,size={}", spec.disk_bytes) } else { "mode=1777".into() };
+        let size = match spec.disk_bytes {
+            0 => format!("mode=1777,{MEMORY_DISK}"),
+            bytes => format!("mode=1777,size={bytes}"),
+        };
         self.tmpfs("/tmp", &size, MountFlags::NOSUID | MountFlags::NODEV)?;
         for empty in ["/run", "/sys", "/var/cache", "/var/lib"] {
             self.directory(empty)?;
@@ -241,7 +246,7 @@ impl Root {
         ] {
             self.link(target, &format!("/dev/{name}"))?;
         }
-        self.tmpfs("/dev/shm", "mode=1777", MountFlags::NOSUID | MountFlags::NODEV)?;
+        self.tmpfs("/dev/shm", &format!("mode=1777,{MEMORY_DISK}"), MountFlags::NOSUID | MountFlags::NODEV)?;
         let pts = self.directory("/dev/pts")?;
         mount("devpts", &pts, "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, "newinstance,ptmxmode=0666,mode=620")
     }

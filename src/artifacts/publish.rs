@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Where files stand until they are renamed into place, below `artifacts/`.
+/// Where files stand until they are renamed into place, below `artifacts/`: this, and something that no step can guess.
 const STAGING: &str = ".ft-new";
 
 /// One file to publish.
@@ -86,10 +86,9 @@ fn exchange(
         Err(_) => std::fs::create_dir(&dir).map_err(io(&dir))?,
     }
     let below = Beneath::new(&dir).map_err(io(&dir))?;
-    let staging = dir.join(STAGING);
-    if staging.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
-        std::fs::remove_dir_all(&staging).map_err(io(&staging))?;
-    }
+    remove_old_staging(&dir)?;
+    let staging = tempfile::Builder::new().prefix(&format!("{STAGING}-")).tempdir_in(&dir).map_err(io(&dir))?;
+    let staging_name = staging.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     let place = lock.state_dir().join("published.json");
     let old = load(&place);
 
@@ -102,7 +101,7 @@ fn exchange(
             published.reported.push((item.to.clone(), why.to_owned()));
             continue;
         }
-        let name = format!("{STAGING}/{n}");
+        let name = format!("{staging_name}/{n}");
         let sha256 = stage(&below, &item.from, &name)?;
         new.files.insert(item.to.clone(), BTreeSet::from([sha256]));
         staged.insert(item.to.clone(), name);
@@ -235,6 +234,17 @@ fn save(place: &Path, manifest: &Manifest) -> Result<(), ArtifactError> {
     Ok(())
 }
 
+/// Removes what a publishing that was killed left.
+fn remove_old_staging(dir: &Path) -> Result<(), ArtifactError> {
+    for entry in std::fs::read_dir(dir).map_err(io(dir))?.filter_map(Result::ok) {
+        let ours = entry.file_name().to_string_lossy().starts_with(STAGING);
+        if ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            std::fs::remove_dir_all(entry.path()).map_err(io(&entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
 fn is_executable(meta: &std::fs::Metadata) -> bool {
     #[cfg(unix)]
     {
@@ -252,7 +262,8 @@ fn is_executable(meta: &std::fs::Metadata) -> bool {
 #[must_use]
 pub fn published_name(received: &str) -> Option<&str> {
     let path = received.strip_prefix("work/")?;
-    Some(path.strip_prefix("artifacts/").unwrap_or(path))
+    // The folder of publishing itself is nobody's to fill.
+    Some(path.strip_prefix("artifacts/").unwrap_or(path)).filter(|path| !path.starts_with(STAGING))
 }
 
 /// Two steps left the same path.

@@ -121,6 +121,12 @@ fn surveyed(context: &Context, repo: &Repo) -> Result<(Survey, EnvKey), Failure>
     let lock = survey::read_lock(repo, &Source::Worktree)?;
     let asked = Asked { source: &Source::Worktree, python: &lock.python, untracked: Vec::new(), cells: false };
     let survey = survey::survey(context, repo, &lock, asked);
+    if let Some(path) = crate::facts::git::tracked_state(repo) {
+        let message = format!("git tracks {path}: an environment that comes with a clone is not used");
+        return Err(Finding::new(ParityCode::ENVIRONMENT_SEAL, "environment", message)
+            .hint("take it out of git with `git rm -r --cached .firsttry .venv-parity`, and remove the folder")
+            .into());
+    }
     if let Some(key) = survey.key.clone() {
         return Ok((survey, key));
     }

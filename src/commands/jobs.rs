@@ -18,6 +18,9 @@ pub(super) struct CellJobs<'a, C> {
 /// What a job may leave: a large project with C extensions, not a disk full.
 const LIMITS: artifacts::Limits = artifacts::Limits { entries: 200_000, bytes: 8 << 30 };
 
+/// Processes and threads of a job.
+const PIDS: u64 = 4096;
+
 /// How much of a job's output is kept for messages, in bytes.
 const LOG_BYTES: usize = 1 << 20;
 
@@ -37,6 +40,9 @@ impl<C: Cell> RunJob for CellJobs<'_, C> {
         let tar = self.spool.join(format!("{}.tar", self.made));
         job.manifest.artifact_entries = LIMITS.entries;
         job.manifest.artifact_bytes = LIMITS.bytes;
+        // The project's build backend is code of the repository: a fork bomb in it meets the limit of any step.
+        job.walls.limits.pids.get_or_insert(PIDS);
+        job.manifest.pids = job.walls.limits.pids.unwrap_or(PIDS);
         let (frames, mut received) = mpsc::channel(64);
         let (_control, controlled) = mpsc::channel(1);
         let listen = async {

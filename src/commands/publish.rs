@@ -39,7 +39,11 @@ pub(super) fn lock(state: &Path) -> Result<RunLock, ArtifactError> {
 
 /// Removes what killed runs left: folders, control groups.
 pub(super) fn sweep(lock: &RunLock) -> Result<(), ArtifactError> {
-    let runs = lock.sweep()?;
+    let runs = lock.sweep().unwrap_or_else(|error| {
+        // A folder that can't be removed is no reason not to run; nothing trusts it.
+        ui::warning(&format!("what a killed run left could not be removed: {error}"), None);
+        Vec::new()
+    });
     if !runs.is_empty() {
         ui::note(&format!("removed what {} left unfinished", runs.join(", ")));
     }

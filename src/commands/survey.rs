@@ -18,6 +18,7 @@ use crate::repo::{Repo, Source, shown};
 use crate::ui;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What was read of one tree and this machine.
 pub(super) struct Survey {
@@ -91,18 +92,30 @@ pub(super) fn survey(context: &Context, repo: &Repo, lock: &Lock, asked: Asked<'
         ft_version: env!("CARGO_PKG_VERSION").to_owned(),
         repository: repo.root.display().to_string(),
         python_asked: asked.python.to_owned(),
-        python: interpreter.as_ref().map(|i| PythonFacts { version: i.facts.version.clone() }),
+        python: interpreter.as_ref().map(|i| PythonFacts {
+            version: i.facts.version.clone(),
+            exposes: exposes(&i.facts.prefix, context.vars.home.as_deref()),
+        }),
         pythons_found,
         closure,
         hashes: config_hashes(lock, &texts),
         environment: None,
         commit_time: if asked.cells { crate::facts::git::commit_time(repo, asked.source) } else { None },
+        tracked_state: if asked.cells { crate::facts::git::tracked_state(repo) } else { None },
         untracked: asked.untracked,
         machine: if asked.cells { machine() } else { MachineFacts { cpus: cpus(), ..MachineFacts::default() } },
         collection_manifest: lock.collection.manifest.as_ref().and_then(|path| text(&texts, path.as_str())),
     };
     let project = project_name(&texts);
     Survey { facts, interpreter, pinned, key, project }
+}
+
+/// The prefix of an interpreter is bound into cells whole. One that is the caller's home, holds it, or is the
+/// conventional `~/.local` has files of the caller beside the interpreter.
+fn exposes(prefix: &Path, home: Option<&Path>) -> Option<String> {
+    let home = home?;
+    let bad = home.starts_with(prefix) || prefix == home.join(".local") || prefix == Path::new("/");
+    bad.then(|| prefix.display().to_string())
 }
 
 /// Where a project says its name.

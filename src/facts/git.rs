@@ -10,7 +10,7 @@ mod state;
 pub use state::{TreeState, tree_state};
 
 use crate::git::{Git, GitError, path_line};
-use crate::repo::{Repo, Source, native};
+use crate::repo::{Repo, STATE_DIR, Source, VENV_LINK, native};
 use std::path::{Path, PathBuf};
 
 /// Why there is no repository to work on.
@@ -126,6 +126,14 @@ fn root(cwd: &Path, top: &Path) -> PathBuf {
         .find(|dir| dir.join(crate::lock::LOCK_PATH).symlink_metadata().is_ok())
         .unwrap_or(top)
         .to_owned()
+}
+
+/// A file that git tracks below the folders that are `ft`'s own.
+#[must_use]
+pub fn tracked_state(repo: &Repo) -> Option<String> {
+    let asked = Git::at(&repo.root).args(["ls-files", "-z", "--", STATE_DIR, VENV_LINK]).output().ok()?;
+    let first = asked.split(|byte| *byte == 0).find(|name| !name.is_empty())?;
+    Some(crate::repo::shown(first))
 }
 
 /// The commit that a revision names; `None` where git knows none.

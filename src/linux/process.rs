@@ -23,11 +23,7 @@ pub enum Fork {
 /// # Panics
 /// Where the process has more than one thread.
 pub fn fork() -> io::Result<Fork> {
-    debug_assert_eq!(
-        std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count),
-        1,
-        "fork from a threaded process"
-    );
+    assert_eq!(std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count), 1, "fork from a threaded process");
     // SAFETY: no other thread exists, so no lock of the allocator or of anybody else can be held in the child.
     match check(unsafe { libc::fork() })? {
         0 => Ok(Fork::Child),

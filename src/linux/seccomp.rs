@@ -103,6 +103,13 @@ const TABLE: &[(libc::c_long, When, Answer)] = &[
     (libc::SYS_sched_setscheduler, Is(0, 1), Permission),
     (libc::SYS_sched_setparam, Is(0, 1), Permission),
     (libc::SYS_sched_setattr, Is(0, 1), Permission),
+    // Nor its priority: neither by its own number (`who` 1) nor by group or user.
+    (libc::SYS_setpriority, Is(1, 1), Permission),
+    (libc::SYS_setpriority, Is(0, 1), Permission),
+    (libc::SYS_setpriority, Is(0, 2), Permission),
+    (libc::SYS_ioprio_set, Is(1, 1), Permission),
+    (libc::SYS_ioprio_set, Is(0, 2), Permission),
+    (libc::SYS_ioprio_set, Is(0, 3), Permission),
     // Large parts of the kernel that no check needs.
     (libc::SYS_bpf, Always, Permission),
     (libc::SYS_perf_event_open, Always, Permission),

@@ -76,6 +76,8 @@ pub struct Facts {
     pub environment: Option<EnvironmentFacts>,
     /// When the commit was made that is checked, seconds since 1970: `SOURCE_DATE_EPOCH` of builds.
     pub commit_time: Option<u64>,
+    /// A file below `.firsttry` or `.venv-parity` that git tracks: what comes with a clone is not what was built here.
+    pub tracked_state: Option<String>,
     /// Files that git does not track and does not ignore.
     pub untracked: Vec<String>,
     /// What this machine can do.
@@ -89,6 +91,8 @@ pub struct Facts {
 pub struct PythonFacts {
     /// `3.11.7`.
     pub version: String,
+    /// Why its prefix can't be shown to a cell: it is the caller's home, or holds it.
+    pub exposes: Option<String>,
 }
 
 /// The hashed closure, or why there is none.

@@ -164,6 +164,16 @@ fn python(lock: &Lock, facts: &Facts) -> Option<Finding> {
                 .hint(format!("install it, for example with `uv python install {0}` or `pyenv install {0}`", asked)),
         );
     };
+    if let Some(exposed) = &python.exposes {
+        return Some(
+            Finding::new(
+                ParityCode::POLICY_UNENFORCEABLE,
+                GATE,
+                format!("this Python is installed in {exposed}: a cell that sees it would see the files there"),
+            )
+            .hint("use a Python in a folder of its own, for example `uv python install` or pyenv"),
+        );
+    }
     let locked = lock.locked_pythons.get(asked).unwrap_or(asked);
     let exact = locked.matches('.').count() >= 2 && lock.python_match == PythonMatch::Exact;
     (exact && python.version != *locked).then(|| {
@@ -240,6 +250,16 @@ fn plugins(lock: &Lock, facts: &Facts) -> Option<Finding> {
 }
 
 fn seal(facts: &Facts) -> Option<Finding> {
+    if let Some(path) = &facts.tracked_state {
+        return Some(
+            Finding::new(
+                ParityCode::ENVIRONMENT_SEAL,
+                GATE,
+                format!("git tracks {path}: an environment that comes with a clone was built by whoever committed it"),
+            )
+            .hint("take it out of git with `git rm -r --cached .firsttry .venv-parity`, and remove the folder"),
+        );
+    }
     let deviations = &facts.environment.as_ref()?.deviations;
     let first = deviations.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
     let more = if deviations.len() > 5 { format!(" and {} more", deviations.len() - 5) } else { String::new() };

@@ -45,7 +45,7 @@ fn facts() -> Facts {
         ft_version: "0.1.0".into(),
         repository: "/home/me/pkg".into(),
         python_asked: "3.11".into(),
-        python: Some(PythonFacts { version: "3.11.7".into() }),
+        python: Some(PythonFacts { version: "3.11.7".into(), exposes: None }),
         closure: ClosureFacts::Ready(packages()),
         hashes: [(
             "a.cfg".to_owned(),

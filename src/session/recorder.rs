@@ -56,6 +56,8 @@ impl Recorder {
         if let Err(error) = written
             && self.failed.is_none()
         {
+            // A torn line can't be followed by another: the record ends here.
+            self.events = None;
             self.failed = Some(error.to_string());
             self.apply(&Event {
                 seq: event.seq,

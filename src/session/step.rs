@@ -31,6 +31,9 @@ pub(super) struct Over {
     pub(super) events: Vec<EventKind>,
 }
 
+/// The largest side result that is read, in bytes: it goes into memory, the record and the report.
+const LARGEST_RESULT: u64 = 64 << 20;
+
 /// How many entries and bytes a step may leave, and how long bringing them back may take.
 const ARTIFACT_ENTRIES: u64 = 20_000;
 const ARTIFACT_BYTES: u64 = 1 << 30;
@@ -269,7 +272,12 @@ async fn receive(world: &World, step: &Step, tar: &Path) -> Result<Vec<EventKind
 /// The side results that this step's reader wants.
 fn read_results(step: &Step, left: &Path) -> Option<EventKind> {
     let id = || step.id.clone();
-    let read = |path: &str| fs_err::read(left.join(path)).map_err(|_| format!("{path} was not written"));
+    let read = |path: &str| match std::fs::metadata(left.join(path)) {
+        Ok(meta) if meta.len() > LARGEST_RESULT => {
+            Err(format!("{path} has {} MiB, and at most {} are read", meta.len() >> 20, LARGEST_RESULT >> 20))
+        }
+        _ => fs_err::read(left.join(path)).map_err(|_| format!("{path} was not written")),
+    };
     let (wanted, event) = match &step.reader {
         Reader::Plain => return None,
         Reader::Pytest | Reader::Collection => {
