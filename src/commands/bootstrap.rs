@@ -1,6 +1,7 @@
 //! The first `ft` command in a clone: hooks and environment, with a word on standard error; silent ever after.
 
 use super::context::Context;
+use crate::code::ExitCode;
 use crate::facts::git;
 use crate::lock::LOCK_PATH;
 use crate::repo::{STATE_DIR, VENV_LINK};
@@ -23,23 +24,40 @@ pub(super) fn first_run(context: &Context) {
         return;
     }
     ui::note("first ft command in this clone: setting it up (FIRSTTRY_DISABLE_AUTO_PARITY=1 switches this off)");
-    match super::hooks::install(&repo) {
-        Ok(lines) => lines.iter().for_each(|line| ui::note(line)),
-        Err(failed) => {
-            ui::warning(&format!("hooks were not installed: {}", failed.message), failed.hint.as_deref());
-        }
-    }
-    if !repo.root.join(VENV_LINK).exists() {
-        match super::env::build(context, &repo, false) {
-            Ok(line) => ui::note(&line),
-            Err(failure) => {
-                ui::note(&format!("the environment was not built: {}", failure.message));
+    // Each is tried once: what failed was said, `ft hooks uninstall` stays uninstalled, and a command that needs the
+    // environment builds it. Only where the index or the disk failed is it tried again. Losing a mark means that the
+    // next command looks again.
+    if !hooks_marker(&repo.root).exists() {
+        match super::hooks::install(&repo) {
+            Ok(lines) => lines.iter().for_each(|line| ui::note(line)),
+            Err(failed) => {
+                ui::warning(&format!("hooks were not installed: {}", failed.message), failed.hint.as_deref());
             }
         }
+        // Kept out of `git status` from the first moment; where that fails a run says so.
+        let _ = crate::artifacts::exclude_from_status(&repo);
+        let _ =
+            fs_err::create_dir_all(repo.state_dir()).and_then(|()| fs_err::write(hooks_marker(&repo.root), WRITTEN));
     }
-    // Tried once, whatever came of it: what failed was said, `ft hooks uninstall` stays uninstalled, and a command that
-    // needs the environment builds it. Losing the mark means that the next command looks again.
-    let _ = fs_err::write(marker(&repo.root), format!("set up by ft {}\n", env!("CARGO_PKG_VERSION")));
+    let built = if repo.root.join(VENV_LINK).exists() {
+        Ok(())
+    } else {
+        super::env::build(context, &repo, false).map(|line| ui::note(&line))
+    };
+    if let Err(failure) = &built {
+        ui::note(&format!("the environment was not built: {}", failure.message));
+    }
+    if built.is_ok() || built.is_err_and(|failure| failure.exit != ExitCode::INFRASTRUCTURE) {
+        let _ = fs_err::write(marker(&repo.root), WRITTEN);
+    }
+}
+
+/// What stands in the marks.
+const WRITTEN: &str = concat!("set up by ft ", env!("CARGO_PKG_VERSION"), "\n");
+
+/// Says that hooks were installed, or tried to be.
+fn hooks_marker(root: &Path) -> PathBuf {
+    root.join(STATE_DIR).join("hooks-set-up")
 }
 
 /// Says that this clone was set up. Below the state folder, so that removing that starts anew.

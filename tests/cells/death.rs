@@ -27,11 +27,37 @@ fn a_runner_that_is_killed_leaves_no_process_and_no_control_group() {
         .spawn()
         .unwrap();
     eventually("the step of the runner starts", || !processes(&marker).is_empty());
+    // Its own name only: mountinfo names places relative to the file system that they are on.
+    let place = dir.path().file_name().unwrap().to_string_lossy().into_owned();
+    let groups = groups_of(&processes(&marker));
+    // The agent lets nobody but root look at it.
+    if firsttry::cell::step_owner().is_some() {
+        assert!(agents_below(&place) > 0, "the test sees the agent while it lives");
+        assert!(!groups.is_empty(), "root's cells have groups");
+    }
     runner.kill().unwrap();
     runner.wait().unwrap();
     eventually("the step ends with its runner", || processes(&marker).is_empty());
-    eventually("no agent is left", || agents_below(&dir.path().display().to_string()) == 0);
+    eventually("no agent is left", || agents_below(&place) == 0);
     firsttry::cell::sweep();
+    for group in groups {
+        assert!(!group.exists(), "{} is left", group.display());
+    }
+}
+
+/// The control groups of ours that these processes are in. None where an ordinary user may make none.
+fn groups_of(of: &[(u32, String)]) -> Vec<std::path::PathBuf> {
+    let lines = of.iter().filter_map(|(pid, _)| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok());
+    let mut groups = Vec::new();
+    for line in lines.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()) {
+        let mut parts = line.splitn(3, ':').skip(1);
+        if let (Some(controllers), Some(path)) = (parts.next(), parts.next())
+            && path.contains("ft-cell-")
+        {
+            groups.push(std::path::Path::new("/sys/fs/cgroup").join(controllers).join(path.trim_start_matches('/')));
+        }
+    }
+    groups
 }
 
 /// Agents whose scratch directory was below `dir`: none keeps it as its root or mounts from it once they are gone.

@@ -284,7 +284,7 @@ fn a_revision_that_is_not_there_is_named() {
     for command in [&["run"][..], &["check"], &["exec", "--", "true"]] {
         let (name, rest) = command.split_first().unwrap();
         let args = [&[*name, "--snapshot", "no-such-branch"], rest].concat();
-        project.ft(&args).leaves(102).says("no-such-branch: git knows no commit of this name");
+        project.ft(&args).leaves(2).says("no-such-branch: git knows no such commit here");
     }
     project.ft(&["run", "--snapshot", "HEAD"]).leaves(0);
 }

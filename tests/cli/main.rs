@@ -8,4 +8,5 @@ mod codes_steps;
 mod ends;
 mod face;
 mod first_run;
+mod forged;
 mod harness;

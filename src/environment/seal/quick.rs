@@ -111,15 +111,20 @@ pub fn verify(root: &Path, key: &str, cache: &Path) -> Result<Verified, String> 
     let Some(known) = known else {
         return verify_without(root, key, cache);
     };
-    let doubtful: BTreeSet<String> =
-        known.folders.par_iter().flat_map_iter(|folder| folder.doubtful(root, i128::from(known.taken))).collect();
-    if doubtful.is_empty() {
+    let doubtful = || -> BTreeSet<String> {
+        known.folders.par_iter().flat_map_iter(|folder| folder.doubtful(root, i128::from(known.taken))).collect()
+    };
+    if doubtful().is_empty() {
         return Ok(Verified { dists: known.dists, deviations: Vec::new(), hashed: 0 });
     }
     let seal = Seal::read(root)?;
+    // Taken first, then looked again: what changed before is among the doubtful, what changes after has another stamp
+    // than the one that is remembered. Nothing is vouched for that was not hashed.
+    let taken = StatCache::take(root, &seal);
+    let doubtful = doubtful();
     let deviations = recheck(root, &seal, &doubtful).map_err(|error| error.to_string())?;
     if deviations.is_empty() {
-        remember(root, &seal, cache);
+        write(cache, taken);
     }
     Ok(Verified { dists: seal.dists, deviations, hashed: doubtful.len() })
 }
