@@ -39,10 +39,11 @@ fn a_runner_that_is_killed_leaves_no_process_and_no_control_group() {
     runner.wait().unwrap();
     eventually("the step ends with its runner", || processes(&marker).is_empty());
     eventually("no agent is left", || agents_below(&place) == 0);
-    firsttry::cell::sweep();
-    for group in groups {
-        assert!(!group.exists(), "{} is left", group.display());
-    }
+    // The kernel takes its time with the last of a process, and a group with something in it can't be removed.
+    eventually("a sweep leaves no control group of it", || {
+        firsttry::cell::sweep();
+        groups.iter().all(|group| !group.exists())
+    });
 }
 
 /// The control groups of ours that these processes are in. None where an ordinary user may make none.
