@@ -297,6 +297,5 @@ fn machine() -> MachineFacts {
         no_namespaces: probe.unavailable.as_ref().map(|why| (why.to_string(), why.fix().to_owned())),
         cpus: cpus(),
         limits_missing: limits_missing(&probe.observed),
-        engines_tried: Vec::new(),
     }
 }

@@ -47,7 +47,7 @@ pub struct Store {
     pub(super) wheels: WheelStore,
 }
 
-/// An environment as `ft env list` shows it.
+/// An environment of the store, as `ft gc` weighs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// Its key.

@@ -4,7 +4,7 @@
 //! is committed and not what lies around.
 
 use crate::git::{Git, GitError};
-use crate::repo::{Repo, Source, native};
+use crate::repo::{Repo, Source};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -126,11 +126,5 @@ impl<'a> Files<'a> {
             rest = after.get(1..).unwrap_or_default();
         }
         Ok(found)
-    }
-
-    /// Where a file of the worktree stands, for messages and writes.
-    #[must_use]
-    pub fn place(&self, path: &str) -> PathBuf {
-        self.repo.root.join(native(path.as_bytes()))
     }
 }

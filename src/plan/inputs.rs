@@ -139,6 +139,4 @@ pub struct MachineFacts {
     pub cpus: usize,
     /// Limits that can't be applied here: `memory`, `pids`, `disk`.
     pub limits_missing: Vec<String>,
-    /// Engine sockets and the like that were tried, for messages.
-    pub engines_tried: Vec<Utf8PathBuf>,
 }
