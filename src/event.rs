@@ -112,20 +112,28 @@ pub enum EventKind {
         /// Why.
         why: String,
     },
-    /// A refused network call.
-    NetworkDenied {
+    /// Somebody in a step's cell tried to reach the network.
+    NetworkAttempted {
         /// Step id.
         step: String,
-        /// Process that tried.
-        process: String,
-        /// Its id in the cell.
-        pid: u32,
-        /// The call.
-        call: String,
-        /// Address it tried.
-        address: String,
-        /// Port it tried.
-        port: u32,
+        /// Who, what, and what became of it.
+        attempt: Attempt,
+    },
+    /// An attempt was made more than once.
+    NetworkRepeated {
+        /// Step id.
+        step: String,
+        /// The attempt's id.
+        id: u32,
+        /// How often it was made in all.
+        count: u64,
+    },
+    /// More attempts were made than are listed one by one.
+    NetworkUnlisted {
+        /// Step id.
+        step: String,
+        /// How many more.
+        count: u64,
     },
     /// What pytest collected and what came of it.
     TestsReported {
@@ -254,6 +262,68 @@ pub struct Wall {
     /// What was read or tried to know it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
+}
+
+/// Somebody in a cell tried to reach the network. Text that the step chose has its control characters escaped.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Attempt {
+    /// Counts from 0 in each step.
+    pub id: u32,
+    /// Milliseconds since the step's command started.
+    pub at_ms: u64,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Process id in the cell.
+    pub pid: u32,
+    /// Command line of the process; empty where it could not be read.
+    pub process: String,
+    /// `pid command line` of its parents, the nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<String>,
+    /// The system call, or `lookup` for a question to the name server.
+    pub call: String,
+    /// `tcp`, `udp`, `dns`, `unix`, `netlink`; empty where unknown.
+    pub protocol: String,
+    /// The address, or the path of a unix socket; empty for a look-up.
+    pub address: String,
+    /// The port; 0 where there is none.
+    pub port: u16,
+    /// The name that was looked up for it; empty where unknown.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The test that ran, where pytest ran one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub test: String,
+    /// Why, where it needs saying.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// How often it was made in all, where that is known by now.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub count: u64,
+}
+
+fn once() -> u64 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_once(count: &u64) -> bool {
+    *count == 1
+}
+
+/// What became of an attempt to reach the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Refused: a violation.
+    #[default]
+    Denied,
+    /// Refused, and `deny_quietly` says that this is expected.
+    Quiet,
+    /// No exchange with anybody: no violation.
+    Note,
+    /// Let through.
+    Allowed,
 }
 
 /// How a step ended, and what it used.

@@ -215,6 +215,88 @@ record! {
         pub artifact_ms: u64,
         /// Standard input, output and error are the caller's own terminal (`ft shell`); only in namespaces cells.
         pub passthrough: bool,
+        /// Where the command may connect to, for the witness: it says what was refused and why, the walls refuse.
+        pub network: Policy,
+    }
+}
+
+record! {
+    /// Where a command may connect to, beside its own loopback.
+    pub struct Policy {
+        /// 0: nowhere, 1: to `allowed` alone, 2: everywhere.
+        pub mode: u8,
+        /// What mode 1 allows.
+        pub allowed: Vec<HostEntry>,
+        /// Whose refusal is expected: no violation. Wins over `allowed`.
+        pub quiet: Vec<HostEntry>,
+    }
+}
+
+record! {
+    /// A name or an address with an optional port.
+    pub struct HostEntry {
+        /// In lower case and IDNA form, without the dot of the root; empty for an address.
+        pub name: String,
+        /// 4 or 16 bytes; none for a name.
+        pub address: Bytes,
+        /// 0 for every port.
+        pub port: u16,
+    }
+}
+
+/// What became of an attempt to reach the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Refused: a violation.
+    #[default]
+    Denied,
+    /// Refused, and `deny_quietly` says that this is expected.
+    Quiet,
+    /// Refused or without effect, and no exchange with anybody: no violation.
+    Note,
+    /// Let through.
+    Allowed,
+}
+
+impl Wire for Verdict {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(*self as u8);
+    }
+    fn take(input: &mut &[u8]) -> Option<Self> {
+        [Verdict::Denied, Verdict::Quiet, Verdict::Note, Verdict::Allowed].get(usize::from(u8::take(input)?)).copied()
+    }
+}
+
+record! {
+    /// Somebody in the cell tried to reach the network: who, what, and what became of it. All text was chosen by the
+    /// command and is escaped: no control characters.
+    pub struct Attempt {
+        /// Counts from 0 in this cell.
+        pub id: u32,
+        /// Milliseconds since the command started.
+        pub at_ms: u64,
+        /// What became of it.
+        pub verdict: Verdict,
+        /// Process id in the cell.
+        pub pid: u32,
+        /// Its command line; empty where it could not be read.
+        pub process: String,
+        /// `pid command line` of its parents, the nearest first, up to the command of the step.
+        pub parents: Vec<String>,
+        /// The system call: `connect`, `sendto`, `sendmsg`, `sendmmsg`, or `lookup` for a question to the name server.
+        pub call: String,
+        /// `tcp`, `udp`, `dns`, `unix`, `netlink`; empty where unknown.
+        pub protocol: String,
+        /// The address, or the path of a unix socket; empty for a look-up.
+        pub address: String,
+        /// The port; 0 where there is none.
+        pub port: u16,
+        /// The name that was looked up for this address, or the one that was asked for; empty where unknown.
+        pub name: String,
+        /// The test that ran, where pytest ran one.
+        pub test: String,
+        /// Why, where it needs saying: `private address`, `does not resolve`.
+        pub why: String,
     }
 }
 
@@ -253,6 +335,9 @@ record! {
         /// For [`Manifest::passthrough`], the numbers of three inherited descriptors that become the command's standard
         /// ones; none otherwise.
         pub terminal: Vec<u32>,
+        /// Every address is the cell's own: connections to the outside arrive at the agent, which relays what the policy
+        /// allows.
+        pub relay: bool,
         /// Raise the walls, say what was observed, and leave.
         pub probe: bool,
     }
@@ -331,12 +416,30 @@ frames! {
         11 = Broken { stage: String, message: String }
         /// Answer to a ping.
         12 = Pong { token: u64 }
-        /// A refused network call: who tried what. The witness says it.
-        13 = Violation { pid: u32, process: String, call: String, address: String, port: u32 }
+        /// Somebody tried to reach the network. The witness says it.
+        13 = Attempt { attempt: Attempt }
         /// Everything was said: how many frames came before, and the sha256 of all bytes of them, in hex.
         14 = End { frames: u64, sha256: String }
+        /// That attempt was made so often in all. Comes once, before `exited`.
+        15 = Repeated { id: u32, count: u64 }
+        /// So many attempts were made beyond those that are listed one by one. Comes once, before `exited`.
+        16 = Unlisted { count: u64 }
+        /// Which addresses does this name have? The host answers with `looked`.
+        17 = Lookup { id: u32, name: String }
+        /// The host is to connect there: protocol 6 for TCP, 17 for UDP, and it answers with `dialed`. `name` is the one
+        /// that this address was looked up for, or empty.
+        18 = Dial { stream: u32, protocol: u8, address: Bytes, port: u16, name: String }
+        /// What the step sent: a piece of a TCP stream, or one datagram.
+        19 = Sent { stream: u32, bytes: Bytes }
+        /// The step says nothing more on this stream; with `reset`, it does not listen either.
+        20 = Shut { stream: u32, reset: bool }
+        /// So many bytes of `received` were handed to the step: the host may send as many more.
+        21 = Taken { stream: u32, bytes: u32 }
     }
 }
+
+/// How many bytes of one stream may be under way in one direction before the receiver said `taken`.
+pub const WINDOW: u32 = 256 * 1024;
 
 frames! {
     /// From the host to the agent.
@@ -357,6 +460,17 @@ frames! {
         7 = Ack {}
         /// The agent may leave.
         8 = Bye {}
+        /// The answer to `lookup`: addresses of 4 or 16 bytes, or why there are none (`not allowed`, `does not resolve`,
+        /// `private address`).
+        9 = Looked { id: u32, addresses: Vec<Bytes>, refused: String }
+        /// The answer to `dial`: 0, or the error number of a connect(2), and why where the policy refused.
+        10 = Dialed { stream: u32, errno: i32, refused: String }
+        /// What the other side sent.
+        11 = Received { stream: u32, bytes: Bytes }
+        /// The other side says nothing more; with `reset`, it is gone.
+        12 = Shut { stream: u32, reset: bool }
+        /// So many bytes of `sent` were handed on: the agent may send as many more.
+        13 = Taken { stream: u32, bytes: u32 }
     }
 }
 

@@ -6,7 +6,7 @@
 mod judge;
 
 use crate::code::{ExitCode, ParityCode};
-use crate::event::{EnvironmentInfo, Event, EventKind, SnapshotInfo, StepEnd, Wall};
+use crate::event::{Attempt, EnvironmentInfo, Event, EventKind, SnapshotInfo, StepEnd, Wall};
 use crate::finding::Finding;
 use crate::plan::Plan;
 use crate::results::bandit::SecurityReport;
@@ -75,8 +75,10 @@ pub struct StepOutcome {
     pub security: Option<SecurityReport>,
     /// Side results that are missing or can't be read.
     pub missing: Vec<String>,
-    /// Refused network calls: process, pid, call, address, port.
-    pub denied: Vec<(String, u32, String, String, u32)>,
+    /// Attempts to reach the network, refused and not.
+    pub network: Vec<Attempt>,
+    /// How many attempts are not listed one by one.
+    pub unlisted: u64,
 }
 
 impl Outcome {
@@ -111,9 +113,11 @@ impl Outcome {
             }),
             EventKind::StepEnded { step, end } => self.with(&step, |s| s.end = Some(end)),
             EventKind::StepSkipped { step, why } => self.with(&step, |s| s.skipped = Some(why)),
-            EventKind::NetworkDenied { step, process, pid, call, address, port } => {
-                self.with(&step, |s| s.denied.push((process, pid, call, address, port)));
-            }
+            EventKind::NetworkAttempted { step, attempt } => self.with(&step, |s| s.network.push(attempt)),
+            EventKind::NetworkRepeated { step, id, count } => self.with(&step, |s| {
+                s.network.iter_mut().filter(|attempt| attempt.id == id).for_each(|attempt| attempt.count = count);
+            }),
+            EventKind::NetworkUnlisted { step, count } => self.with(&step, |s| s.unlisted = count),
             EventKind::TestsReported { step, report } => self.with(&step, |s| s.tests = Some(report)),
             EventKind::CoverageMeasured { step, coverage } => self.with(&step, |s| s.coverage = Some(coverage)),
             EventKind::IssuesReported { step, report } => self.with(&step, |s| s.security = Some(report)),

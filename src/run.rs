@@ -256,6 +256,7 @@ mod tests {
             timeout_ms: 1000,
             grace_ms: 100,
             network: Network::Loopback,
+            deny_quietly: Vec::new(),
             limits: Limits::default(),
             needs: needs.iter().map(|n| (*n).to_owned()).collect(),
             project: true,

@@ -121,6 +121,8 @@ pub struct Step {
     pub grace_ms: u64,
     /// Where it may connect to.
     pub network: Network,
+    /// `host[:port]` entries whose refusal is expected and is no violation.
+    pub deny_quietly: Vec<String>,
     /// What it may use.
     pub limits: Limits,
     /// Steps whose outputs it sees; it starts after them.

@@ -255,7 +255,15 @@ impl Watch {
                 }
             }
             ToAgent::Ping { token } => channel.send(&Frame::Pong { token }),
-            ToAgent::Manifest { .. } | ToAgent::Ack {} | ToAgent::Bye {} => {}
+            // What the relay is told comes to nobody while there is no stream.
+            ToAgent::Looked { .. }
+            | ToAgent::Dialed { .. }
+            | ToAgent::Received { .. }
+            | ToAgent::Shut { .. }
+            | ToAgent::Taken { .. }
+            | ToAgent::Manifest { .. }
+            | ToAgent::Ack {}
+            | ToAgent::Bye {} => {}
         }
     }
 

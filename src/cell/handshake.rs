@@ -81,7 +81,14 @@ impl Conversation {
                 | Frame::Terminating { .. }
                 | Frame::Killing {}
                 | Frame::Paused { .. }
-                | Frame::Violation { .. },
+                | Frame::Attempt { .. }
+                | Frame::Repeated { .. }
+                | Frame::Unlisted { .. }
+                | Frame::Lookup { .. }
+                | Frame::Dial { .. }
+                | Frame::Sent { .. }
+                | Frame::Shut { .. }
+                | Frame::Taken { .. },
             ) => Running,
             (Running, Frame::Exited { .. }) => Collecting,
             (Collecting, Frame::Tar { .. } | Frame::Refused { .. }) => Collecting,
@@ -148,7 +155,14 @@ fn name(frame: &Frame) -> &'static str {
         Frame::Refused { .. } => "refused",
         Frame::Broken { .. } => "broken",
         Frame::Pong { .. } => "pong",
-        Frame::Violation { .. } => "violation",
+        Frame::Attempt { .. } => "attempt",
+        Frame::Repeated { .. } => "repeated",
+        Frame::Unlisted { .. } => "unlisted",
+        Frame::Lookup { .. } => "lookup",
+        Frame::Dial { .. } => "dial",
+        Frame::Sent { .. } => "sent",
+        Frame::Shut { .. } => "shut",
+        Frame::Taken { .. } => "taken",
         Frame::End { .. } => "end",
     }
 }
@@ -167,7 +181,7 @@ mod tests {
             Frame::Terminating { after_ms: 1 },
             Frame::Killing {},
             Frame::Paused { paused: true },
-            Frame::Violation { pid: 2, process: String::new(), call: String::new(), address: String::new(), port: 0 },
+            Frame::Attempt { attempt: crate::frame::Attempt::default() },
             Frame::Exited { ended: Ended::default() },
             Frame::Tar { bytes: Bytes(vec![]) },
             Frame::Refused { path: String::new(), why: String::new() },
@@ -208,7 +222,7 @@ mod tests {
             &["hello", "broken"],
             &["ready", "broken", "pong"],
             &["started", "broken", "pong"],
-            &["output", "terminating", "killing", "paused", "violation", "exited", "broken", "pong"],
+            &["output", "terminating", "killing", "paused", "attempt", "exited", "broken", "pong"],
             &["tar", "refused", "broken", "pong"],
             &[],
         ];

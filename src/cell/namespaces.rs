@@ -129,6 +129,7 @@ mod start {
     use super::{AGENT, CellError, Handle, Live, Probe, Unavailable, Walls};
     use crate::cell::{Conversation, Work};
     use crate::frame::{BoundPath, Bytes, Decoder, Frame, Payload, Spec, ToAgent, ToHelper};
+    use crate::step::Network;
     use rustix::fs::{MemfdFlags, SealFlags};
     use std::fs::{self, File};
     use std::future::Future;
@@ -247,6 +248,7 @@ mod start {
             disk_bytes: limits.disk_bytes.unwrap_or(0),
             cpus: limits.cpus.unwrap_or(0),
             terminal,
+            relay: walls.network != Network::Loopback,
             probe: false,
         }
     }

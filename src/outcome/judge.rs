@@ -2,7 +2,7 @@
 
 use super::{Outcome, StepOutcome};
 use crate::code::ParityCode;
-use crate::event::StepEnd;
+use crate::event::{Attempt, StepEnd, Verdict};
 use crate::finding::Finding;
 use crate::lock::Severity;
 use crate::lock::collection::{Manifest, name_hash};
@@ -30,9 +30,11 @@ pub(super) fn findings(plan: &Plan, outcome: &Outcome) -> Vec<Finding> {
 /// Within one step the network comes before the timeout, and the timeout before the step's own failure.
 pub(super) fn of_step(plan: &Plan, step: &Step, result: &StepOutcome) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Some((process, pid, call, address, port)) = result.denied.first() {
-        let more = result.denied.len() - 1;
+    let denied: Vec<_> = result.network.iter().filter(|attempt| attempt.verdict == Verdict::Denied).collect();
+    if let Some(first) = denied.first() {
+        let more = denied.len() as u64 - 1 + result.unlisted;
         let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+        let Attempt { process, pid, call, address, port, .. } = first;
         findings.push(Finding::new(
             ParityCode::NETWORK_VIOLATED,
             &step.id,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::event::EventKind;
+use crate::event::{Attempt, EventKind};
 use crate::lock::Collection;
 use crate::report::sample::{ended, events, plan, start, started};
 use crate::results::pytest::{TestCase, TestResult};
@@ -129,13 +129,18 @@ fn within_a_step_the_network_comes_before_the_timeout_and_that_before_its_own_fa
     let end = StepEnd { code: Some(1), timed_out: true, ..StepEnd::default() };
     kinds[1] = EventKind::StepEnded { step: "ruff".into(), end };
     assert_eq!(Outcome::fold(&run(kinds.clone())).exit(), ExitCode(222));
-    let denied = EventKind::NetworkDenied {
+    let denied = EventKind::NetworkAttempted {
         step: "ruff".into(),
-        process: "ruff".into(),
-        pid: 3,
-        call: "connect".into(),
-        address: "192.0.2.1".into(),
-        port: 80,
+        attempt: Attempt {
+            process: "ruff".into(),
+            pid: 3,
+            call: "connect".into(),
+            protocol: "tcp".into(),
+            address: "192.0.2.1".into(),
+            port: 80,
+            count: 1,
+            ..Attempt::default()
+        },
     };
     kinds.insert(1, denied);
     assert_eq!(Outcome::fold(&run(kinds)).exit(), ExitCode(251));

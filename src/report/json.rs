@@ -2,7 +2,7 @@
 //! order in the file. Does not decide anything: exit code and findings come from the outcome.
 
 use super::state::{StepState, state};
-use crate::event;
+use crate::event::{self, Attempt, Verdict};
 use crate::finding::Finding;
 use crate::outcome::{Outcome, StepOutcome};
 use crate::plan::Plan;
@@ -274,23 +274,16 @@ pub struct NetworkReport {
     pub policy: String,
     /// The entries of an allow-list.
     pub allowed: Vec<String>,
-    /// Refused calls.
-    pub denied: Vec<Denied>,
-}
-
-/// A refused network call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Denied {
-    /// Process that tried.
-    pub process: String,
-    /// Its id in the cell.
-    pub pid: u32,
-    /// The call.
-    pub call: String,
-    /// Address it tried.
-    pub address: String,
-    /// Port it tried.
-    pub port: u32,
+    /// Refused attempts: violations.
+    pub denied: Vec<Attempt>,
+    /// Refused attempts that `deny_quietly` expects.
+    pub denied_quietly: Vec<Attempt>,
+    /// Attempts that are no exchange with anybody.
+    pub notes: Vec<Attempt>,
+    /// Who talked to whom.
+    pub observed: Vec<Attempt>,
+    /// Attempts beyond those that are listed one by one.
+    pub unlisted: u64,
 }
 
 /// One wall in one step.
@@ -636,14 +629,16 @@ fn network(policy: &Network, result: &StepOutcome) -> NetworkReport {
         Network::Allow(hosts) => ("allow", hosts.clone()),
         Network::Open => ("open", Vec::new()),
     };
-    let denied = result.denied.iter().map(|(process, pid, call, address, port)| Denied {
-        process: process.clone(),
-        pid: *pid,
-        call: call.clone(),
-        address: address.clone(),
-        port: *port,
-    });
-    NetworkReport { policy: word.to_owned(), allowed, denied: denied.collect() }
+    let of = |verdict: Verdict| result.network.iter().filter(|a| a.verdict == verdict).cloned().collect();
+    NetworkReport {
+        policy: word.to_owned(),
+        allowed,
+        denied: of(Verdict::Denied),
+        denied_quietly: of(Verdict::Quiet),
+        notes: of(Verdict::Note),
+        observed: of(Verdict::Allowed),
+        unlisted: result.unlisted,
+    }
 }
 
 fn wall(wall: &event::Wall) -> Wall {

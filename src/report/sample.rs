@@ -1,7 +1,7 @@
 //! Runs to tell about, as the events they leave behind.
 
 use crate::code::ParityCode;
-use crate::event::{EVENTS_VERSION, EnvironmentInfo, Event, EventKind, SnapshotInfo, StepEnd, Wall};
+use crate::event::{Attempt, EVENTS_VERSION, EnvironmentInfo, Event, EventKind, SnapshotInfo, StepEnd, Wall};
 use crate::finding::Finding;
 use crate::lock::{CellKind, Collection, Severity, Thresholds};
 use crate::outcome::Outcome;
@@ -37,6 +37,7 @@ pub fn step(id: &str, gate: Gate, reader: Reader) -> Step {
         timeout_ms: 900_000,
         grace_ms: 5000,
         network: Network::Loopback,
+        deny_quietly: Vec::new(),
         limits: Limits { memory_bytes: Some(2 << 30), pids: Some(512), ..Limits::default() },
         needs: Vec::new(),
         project: true,
@@ -186,13 +187,18 @@ pub fn failed_events() -> Vec<Event> {
         started("pytest"),
         ended("ruff", 0, 120),
         started("bandit"),
-        EventKind::NetworkDenied {
+        EventKind::NetworkAttempted {
             step: "pytest".into(),
-            process: "python3".into(),
-            pid: 7,
-            call: "connect".into(),
-            address: "192.0.2.1".into(),
-            port: 443,
+            attempt: Attempt {
+                process: "python3".into(),
+                pid: 7,
+                call: "connect".into(),
+                protocol: "tcp".into(),
+                address: "192.0.2.1".into(),
+                port: 443,
+                count: 1,
+                ..Attempt::default()
+            },
         },
         EventKind::StepEnded {
             step: "bandit".into(),

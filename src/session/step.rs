@@ -4,17 +4,19 @@ use super::World;
 use crate::artifacts;
 use crate::cell::{self, Cell, CellError, Mount, Walls, Work};
 use crate::code::ParityCode;
-use crate::event::{EventKind, Glimpse, StepEnd, Wall};
+use crate::event::{Attempt, EventKind, Glimpse, StepEnd, Verdict, Wall};
 use crate::finding::Finding;
-use crate::frame::{Ended, Frame, Manifest, Observed, ToAgent};
+use crate::frame::{self, Bytes, Ended, Frame, HostEntry, Manifest, Observed, Policy, ToAgent};
+use crate::lock::host::HostPort;
 use crate::results::bandit::SecurityReport;
 use crate::results::coverage::Coverage;
 use crate::results::pytest::TestReport;
-use crate::step::{Reader, Step};
+use crate::step::{Network, Reader, Step};
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
+use url::Host;
 
 /// What a running step tells the session.
 #[derive(Debug)]
@@ -83,7 +85,41 @@ fn manifest(step: &Step) -> Manifest {
         artifact_bytes: ARTIFACT_BYTES,
         artifact_ms: ARTIFACT_MS,
         passthrough: false,
+        network: policy(&step.network, &step.deny_quietly),
     }
+}
+
+/// What the witness must know of the policy. Entries were checked when the lock was read.
+fn policy(network: &Network, quiet: &[String]) -> Policy {
+    let entries =
+        |list: &[String]| list.iter().filter_map(|entry| HostPort::parse(entry).ok()).map(host_entry).collect();
+    let (mode, allowed) = match network {
+        Network::Loopback => (0, Vec::new()),
+        Network::Allow(hosts) => (1, entries(hosts)),
+        Network::Open => (2, Vec::new()),
+    };
+    Policy { mode, allowed, quiet: entries(quiet) }
+}
+
+fn host_entry(host: HostPort) -> HostEntry {
+    let (name, address) = match host.host {
+        Host::Domain(name) => (name, Vec::new()),
+        Host::Ipv4(address) => (String::new(), address.octets().to_vec()),
+        Host::Ipv6(address) => (String::new(), address.octets().to_vec()),
+    };
+    HostEntry { name, address: Bytes(address), port: host.port.unwrap_or(0) }
+}
+
+fn attempt(seen: frame::Attempt) -> Attempt {
+    let frame::Attempt { id, at_ms, verdict, pid, process, parents, call, protocol, address, port, name, test, why } =
+        seen;
+    let verdict = match verdict {
+        frame::Verdict::Denied => Verdict::Denied,
+        frame::Verdict::Quiet => Verdict::Quiet,
+        frame::Verdict::Note => Verdict::Note,
+        frame::Verdict::Allowed => Verdict::Allowed,
+    };
+    Attempt { id, at_ms, verdict, pid, process, parents, call, protocol, address, port, name, test, why, count: 1 }
 }
 
 /// Runs one step to its end. Never fails: what goes wrong is an event.
@@ -172,9 +208,15 @@ async fn lead<C: Cell>(
                     let kind = EventKind::StepTerminating { step: step.id.clone(), after_ms: 0, kill: true };
                     note(notes, Note::Event(kind)).await;
                 }
-                Frame::Violation { pid, process, call, address, port } => {
-                    let kind = EventKind::NetworkDenied { step: step.id.clone(), process, pid, call, address, port };
+                Frame::Attempt { attempt: seen } => {
+                    let kind = EventKind::NetworkAttempted { step: step.id.clone(), attempt: attempt(seen) };
                     note(notes, Note::Event(kind)).await;
+                }
+                Frame::Repeated { id, count } => {
+                    note(notes, Note::Event(EventKind::NetworkRepeated { step: step.id.clone(), id, count })).await;
+                }
+                Frame::Unlisted { count } => {
+                    note(notes, Note::Event(EventKind::NetworkUnlisted { step: step.id.clone(), count })).await;
                 }
                 _ => {}
             }

@@ -5,7 +5,7 @@
 
 use super::live::Live;
 use super::{Style, paint, write};
-use crate::event::{Event, EventKind, Glimpse};
+use crate::event::{Event, EventKind, Glimpse, Verdict};
 use crate::outcome::Outcome;
 use crate::report::github;
 use crate::report::neutral::{neutral, one_line};
@@ -351,7 +351,7 @@ fn put_bytes(stream: &Stream, bytes: &[u8]) {
 /// Whether the command of an exec ended by itself, so that its own status and output say everything.
 fn ran_to_its_end(outcome: &Outcome) -> bool {
     let end = outcome.steps.first().and_then(|step| step.end.as_ref());
-    let denied = outcome.steps.iter().any(|step| !step.denied.is_empty());
+    let denied = outcome.steps.iter().any(|step| step.network.iter().any(|attempt| attempt.verdict == Verdict::Denied));
     let whole = outcome.bug.is_none() && outcome.broken.is_empty() && outcome.interrupted.is_none() && !denied;
     whole && end.is_some_and(|end| !end.timed_out && !end.out_of_memory)
 }
@@ -388,7 +388,9 @@ fn is_result(kind: &EventKind) -> bool {
             | EventKind::ResultMissing { .. }
             | EventKind::ArtifactReceived { .. }
             | EventKind::ArtifactRefused { .. }
-            | EventKind::NetworkDenied { .. }
+            | EventKind::NetworkAttempted { .. }
+            | EventKind::NetworkRepeated { .. }
+            | EventKind::NetworkUnlisted { .. }
     )
 }
 
