@@ -31,6 +31,36 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Forks this process with the descriptor table shared, clone(2) with `CLONE_FILES`: what the child opens is open
+/// here, until it calls [`unshare_descriptors`]. The process must have one thread only.
+///
+/// # Errors
+/// EAGAIN and ENOMEM over a limit.
+///
+/// # Panics
+/// Where the process has more than one thread.
+pub fn fork_sharing_descriptors() -> io::Result<Fork> {
+    assert_eq!(std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count), 1, "fork from a threaded process");
+    let flags = libc::CLONE_FILES | libc::SIGCHLD;
+    // SAFETY: memory is copied as by fork, and no other thread exists that could hold a lock in the child. All pointers
+    // are null, so the order of the last arguments, which differs between architectures, does not matter.
+    match unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid as i32)),
+    }
+}
+
+/// Gives this process a descriptor table of its own, with copies of what is open, unshare(2).
+///
+/// # Errors
+/// ENOMEM, and EMFILE over a limit.
+pub fn unshare_descriptors() -> io::Result<()> {
+    // SAFETY: whoever shared the table keeps it; every descriptor here stays what it is.
+    check(unsafe { libc::unshare(libc::CLONE_FILES) })?;
+    Ok(())
+}
+
 /// Ends this process at once: no destructors, no flushing. For forked children, whose buffers are the parent's.
 pub fn leave(status: i32) -> ! {
     // SAFETY: has no preconditions.
