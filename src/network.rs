@@ -120,7 +120,16 @@ mod tests {
         for below in ["a.example.org", "b.a.example.org", "A.EXAMPLE.ORG", "a.example.org.", "_dmarc.example.org"] {
             assert!(entry.covers(&to(below, 443)), "{below}");
         }
-        for other in ["example.org", ".example.org", "..example.org", "a..example.org", "evilexample.org", "a.example.org.evil", "x.org", ""] {
+        for other in [
+            "example.org",
+            ".example.org",
+            "..example.org",
+            "a..example.org",
+            "evilexample.org",
+            "a.example.org.evil",
+            "x.org",
+            "",
+        ] {
             assert!(!entry.covers(&to(other, 443)), "{other}");
         }
     }

@@ -1,7 +1,8 @@
 //! What a person reads at the end of a run, and again with `ft report`. Says where things are, but reads nothing: the
 //! caller gives the last lines of each log.
 
-use super::json::{Enforcement, enforcement};
+use super::fields::Enforcement;
+use super::json::enforcement;
 use super::page::{Line, Page, Tone, bytes, count, duration};
 use super::state::{StepState, state};
 use crate::code::ExitCode;
