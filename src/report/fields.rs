@@ -59,6 +59,9 @@ pub struct Report {
     pub bug: Option<String>,
     /// The walls, over all steps.
     pub enforcement: Enforcement,
+    /// Who talked to whom, over all steps.
+    #[serde(default)]
+    pub network: Network,
     /// The tree that was checked.
     pub snapshot: Option<Snapshot>,
     /// The environment that the steps saw.
@@ -279,6 +282,31 @@ pub struct NetworkReport {
     pub observed: Vec<Attempt>,
     /// Attempts beyond those that are listed one by one.
     pub unlisted: u64,
+}
+
+/// The network over all steps.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Network {
+    /// Exchanges that the policies let through, each destination of a step once: what an allow-list would hold
+    /// (`ft lock --network-from-report`). Sorted by step in plan order, then host and port.
+    pub observed: Vec<Observed>,
+}
+
+/// Somebody with whom a step talked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Observed {
+    /// The step.
+    pub step: String,
+    /// Command lines of the processes, the first three.
+    pub processes: Vec<String>,
+    /// The name that was looked up, else the address.
+    pub host: String,
+    /// The port; 0 for a name that was looked up and then not connected to.
+    pub port: u16,
+    /// `tcp`, `udp`, `dns`.
+    pub protocol: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// One wall in one step.

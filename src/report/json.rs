@@ -2,12 +2,14 @@
 //! stands in it is described by [`super::fields`].
 
 use super::fields::{
-    Artifact, Broken, Collection, Coverage, Enforcement, Environment, Failure, Issue, NetworkReport, Output, Refused,
-    Report, SCHEMA_VERSION, Security, Snapshot, Stage, StepReport, TestNote, Tests, Thresholds, Wall, WallReport,
+    self, Artifact, Broken, Collection, Coverage, Enforcement, Environment, Failure, Issue, NetworkReport, Observed,
+    Output, Refused, Report, SCHEMA_VERSION, Security, Snapshot, Stage, StepReport, TestNote, Tests, Thresholds, Wall,
+    WallReport,
 };
 use super::state::state;
 use crate::event::{self, Verdict};
 use crate::finding::Finding;
+use crate::outcome::violation::Destination;
 use crate::outcome::{Outcome, StepOutcome};
 use crate::plan::Plan;
 use crate::results::pytest::{TestReport, TestResult, name_hash};
@@ -66,6 +68,7 @@ pub fn report(outcome: &Outcome) -> Report {
         interrupted: outcome.interrupted.clone(),
         bug: outcome.bug.clone(),
         enforcement: enforcement(outcome),
+        network: over_all(outcome),
         snapshot: outcome.snapshot.as_ref().map(snapshot),
         environment: outcome.environment.as_ref().map(environment),
         stages: outcome
@@ -247,6 +250,35 @@ fn network(policy: &Network, result: &StepOutcome) -> NetworkReport {
         observed: of(Verdict::Allowed),
         unlisted: result.unlisted,
     }
+}
+
+/// The network over all steps. A name that was looked up and then connected to is told once, by its connections.
+fn over_all(outcome: &Outcome) -> fields::Network {
+    let mut observed = Vec::new();
+    for step in &outcome.steps {
+        let mut own: BTreeMap<(Destination, &str), Observed> = BTreeMap::new();
+        // A unix socket is no host; the walls decide which of them are there.
+        let exchanges = step.network.iter().filter(|a| a.verdict == Verdict::Allowed && a.protocol != "unix");
+        for attempt in exchanges {
+            let to = Destination::of(attempt);
+            let entry = own.entry((to.clone(), &attempt.protocol)).or_insert_with(|| Observed {
+                step: step.id.clone(),
+                processes: Vec::new(),
+                host: to.host,
+                port: to.port,
+                protocol: attempt.protocol.clone(),
+                count: 0,
+            });
+            entry.count += attempt.count;
+            if entry.processes.len() < 3 && !entry.processes.contains(&attempt.process) {
+                entry.processes.push(attempt.process.clone());
+            }
+        }
+        let connected: Vec<String> = own.keys().filter(|(to, _)| to.port != 0).map(|(to, _)| to.host.clone()).collect();
+        own.retain(|(to, _), _| to.port != 0 || !connected.contains(&to.host));
+        observed.extend(own.into_values());
+    }
+    fields::Network { observed }
 }
 
 fn wall(wall: &event::Wall) -> Wall {
