@@ -5,6 +5,8 @@
 //! `b.a.example.org`, never `example.org`). Entries by name never cover an address that was reached without a look-up:
 //! only who resolves names can tell what stands behind them.
 
+pub mod address;
+
 use crate::frame::{HostEntry, Policy, Verdict};
 
 /// Where somebody wants to go, as far as it is known.
@@ -120,7 +122,16 @@ mod tests {
         for below in ["a.example.org", "b.a.example.org", "A.EXAMPLE.ORG", "a.example.org.", "_dmarc.example.org"] {
             assert!(entry.covers(&to(below, 443)), "{below}");
         }
-        for other in ["example.org", ".example.org", "..example.org", "a..example.org", "evilexample.org", "a.example.org.evil", "x.org", ""] {
+        for other in [
+            "example.org",
+            ".example.org",
+            "..example.org",
+            "a..example.org",
+            "evilexample.org",
+            "a.example.org.evil",
+            "x.org",
+            "",
+        ] {
             assert!(!entry.covers(&to(other, 443)), "{other}");
         }
     }
