@@ -16,6 +16,7 @@ const SOURCES: &[&str] = &[
     "src/linux",
     "src/frame.rs",
     "src/network.rs",
+    "src/network",
     "src/code.rs",
     "src/bin/ft-agent.rs",
     "Cargo.toml",
