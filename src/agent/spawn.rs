@@ -4,11 +4,14 @@ use super::Failure;
 use super::observe::Facts;
 use crate::frame::Manifest;
 use crate::linux::cgroup::Groups;
+use crate::linux::notify::Listener;
 use crate::linux::process::{self, Fork, Limit};
+use crate::linux::seccomp;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use std::ffi::CString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Descriptors a step may have open at once: the usual soft limit of a service, and a hard limit that leaves room.
@@ -48,6 +51,8 @@ pub struct Started {
     pub output: Option<OwnedFd>,
     /// What it writes to standard error.
     pub error: Option<OwnedFd>,
+    /// Where its calls to reach the network wait for an answer.
+    pub listener: Listener,
 }
 
 /// Starts the command of `manifest`.
@@ -73,8 +78,18 @@ pub fn start(
     } else {
         (Some(pipe()?), Some(pipe()?), None)
     };
-    match process::fork().map_err(|e| fail(&e))? {
+    // The table is shared for a moment: that is how the listener comes to us. Passing it in a message would be a call
+    // that waits for an answer, and nobody could give it yet.
+    match process::fork_sharing_descriptors().map_err(|e| fail(&e))? {
         Fork::Child => {
+            let watched = seccomp::watch().map_err(|e| e.to_string());
+            let watched = process::unshare_descriptors().map_err(|e| e.to_string()).and(watched);
+            let number = watched.as_ref().map_or(-1, |number| *number);
+            let _ = rustix::io::write(&report, &number.to_le_bytes());
+            if let Err(message) = watched {
+                let _ = rustix::io::write(&report, message.as_bytes());
+                process::leave(127);
+            }
             drop(failed);
             let result: Result<(), String> = prepare(manifest, facts, groups).and_then(|()| {
                 let put = |number, fd: &OwnedFd| {
@@ -96,14 +111,36 @@ pub fn start(
             process::leave(127);
         }
         Fork::Parent(pid) => {
+            let mut failed = File::from(failed);
+            // Until the child has a table of its own, what we close is closed for it as well.
+            let number = listener_number(&mut failed, pid).map_err(|e| Failure::new("witness", e))?;
             drop((report, null));
             let mut message = String::new();
             // Ends at once: exec closes the other end, and so does a child that failed.
-            let _ = File::from(failed).read_to_string(&mut message);
+            let _ = failed.read_to_string(&mut message);
+            if number < 0 {
+                return Err(Failure::new("witness", message));
+            }
+            let listener = Listener::adopt(number).map_err(|e| Failure::new("witness", e))?;
             if !message.is_empty() {
                 return Err(fail(&message));
             }
-            Ok(Started { pid, output: output.map(|p| p.0), error: error.map(|p| p.0) })
+            Ok(Started { pid, output: output.map(|p| p.0), error: error.map(|p| p.0), listener })
+        }
+    }
+}
+
+/// The number that the child says first. It can't end without saying one, unless it is killed from outside.
+fn listener_number(from: &mut File, pid: i32) -> io::Result<i32> {
+    let mut number = [0; 4];
+    loop {
+        let mut fds = [PollFd::new(from, PollFlags::IN)];
+        if poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 100_000_000 }))? > 0 {
+            from.read_exact(&mut number)?;
+            return Ok(i32::from_le_bytes(number));
+        }
+        if !process::is_running(pid) {
+            return Err(io::Error::other("the command's process was killed before it began"));
         }
     }
 }

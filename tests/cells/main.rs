@@ -13,3 +13,4 @@ mod network;
 mod scripted;
 mod user;
 mod walls;
+mod witness;
