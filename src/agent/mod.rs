@@ -68,7 +68,8 @@ fn serve(mut behind: walls::Behind) -> ExitCode {
     }
     channel.send(&Frame::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into() });
     let said = if probe {
-        let observed = observe::observe(&behind.facts);
+        let mut observed = observe::observe(&behind.facts);
+        observed.push(observe::witness(&spawn::try_to_watch()));
         channel.send(&Frame::Ready { observed });
         Ok(())
     } else {
@@ -112,7 +113,6 @@ fn conversation(channel: &mut Channel, behind: walls::Behind) -> Result<(), Ende
             _ => {}
         }
     };
-    channel.send(&Frame::Ready { observed: observe::observe(&behind.facts) });
     let before = collect::Before::record(&manifest);
     supervisor::run(channel, &manifest, behind)?;
     collect::send(channel, &manifest, &before)?;

@@ -3,10 +3,10 @@
 
 use super::channel::{Channel, Gone};
 use super::escalation::{Due, Escalation};
-use super::spawn;
 use super::walls::Behind;
 use super::witness::Witness;
 use super::{Ended as Over, Failure};
+use super::{observe, spawn};
 use crate::frame::{Bytes, Ended, Frame, Manifest, ToAgent};
 use crate::linux::notify::Listener;
 use crate::linux::process::{self, Reaped, Status};
@@ -35,7 +35,16 @@ const SURVIVORS: usize = 64;
 pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result<(), Over> {
     let Behind { facts, mut groups, terminal, stub, routed, .. } = behind;
     let children = process::child_signals().map_err(|e| Failure::new("signals", e))?;
-    let started = spawn::start(manifest, &facts, &mut groups, terminal)?;
+    let mut observed = observe::observe(&facts);
+    let started = match spawn::start(manifest, &facts, &mut groups, terminal) {
+        Ok(started) => started,
+        Err(failure) => {
+            channel.send(&Frame::Ready { observed });
+            return Err(failure.into());
+        }
+    };
+    observed.push(observe::witness(&started.listener.as_ref().map(|_| ()).map_err(Clone::clone)));
+    channel.send(&Frame::Ready { observed });
     channel.send(&Frame::Started { pid: started.pid.cast_unsigned() });
     let mut watch = Watch::new(manifest, started, children, |listener| {
         Witness::new(listener, stub, manifest.network.clone(), routed)
@@ -80,7 +89,7 @@ impl Watch {
         manifest: &Manifest,
         started: spawn::Started,
         children: OwnedFd,
-        witness: impl FnOnce(Listener) -> Witness,
+        witness: impl FnOnce(Option<Listener>) -> Witness,
     ) -> Watch {
         let timeout = (manifest.timeout_ms > 0).then(|| Duration::from_millis(manifest.timeout_ms));
         let sources: Vec<Source> = [(1, started.output), (2, started.error)]
@@ -97,7 +106,7 @@ impl Watch {
             main: started.pid,
             children,
             sources,
-            witness: witness(started.listener),
+            witness: witness(started.listener.ok()),
             timers: Escalation::new(timeout, Duration::from_millis(manifest.grace_ms)),
             timeout_ms: manifest.timeout_ms,
             output_bytes: manifest.output_bytes,

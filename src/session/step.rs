@@ -8,6 +8,7 @@ use crate::event::{Attempt, EventKind, Glimpse, StepEnd, Verdict, Wall};
 use crate::finding::Finding;
 use crate::frame::{self, Ended, Frame, Manifest, Observed, Policy, ToAgent};
 use crate::lock::host::HostPort;
+use crate::report::neutral::{LONGEST, escaped};
 use crate::results::bandit::SecurityReport;
 use crate::results::coverage::Coverage;
 use crate::results::pytest::TestReport;
@@ -100,16 +101,33 @@ fn policy(network: &Network, quiet: &[String]) -> Policy {
     Policy { mode, allowed, quiet: entries(quiet) }
 }
 
+/// How many parents of a process are kept.
+const PARENTS: usize = 16;
+
+/// The agent escapes what the step chose; here it is done again, so that no event depends on it.
 fn attempt(seen: frame::Attempt) -> Attempt {
-    let frame::Attempt { id, at_ms, verdict, pid, process, parents, call, protocol, address, port, name, test, why } =
-        seen;
-    let verdict = match verdict {
-        frame::Verdict::Denied => Verdict::Denied,
-        frame::Verdict::Quiet => Verdict::Quiet,
-        frame::Verdict::Note => Verdict::Note,
-        frame::Verdict::Allowed => Verdict::Allowed,
-    };
-    Attempt { id, at_ms, verdict, pid, process, parents, call, protocol, address, port, name, test, why, count: 1 }
+    let text = |text: &str| escaped(text, LONGEST);
+    Attempt {
+        id: seen.id,
+        at_ms: seen.at_ms,
+        verdict: match seen.verdict {
+            frame::Verdict::Denied => Verdict::Denied,
+            frame::Verdict::Quiet => Verdict::Quiet,
+            frame::Verdict::Note => Verdict::Note,
+            frame::Verdict::Allowed => Verdict::Allowed,
+        },
+        pid: seen.pid,
+        process: text(&seen.process),
+        parents: seen.parents.iter().take(PARENTS).map(|parent| text(parent)).collect(),
+        call: text(&seen.call),
+        protocol: text(&seen.protocol),
+        address: text(&seen.address),
+        port: seen.port,
+        name: text(&seen.name),
+        test: text(&seen.test),
+        why: text(&seen.why),
+        count: 1,
+    }
 }
 
 /// Runs one step to its end. Never fails: what goes wrong is an event.
@@ -199,7 +217,7 @@ async fn lead<C: Cell>(
                     note(notes, Note::Event(kind)).await;
                 }
                 Frame::Attempt { attempt: seen } => {
-                    let kind = EventKind::NetworkAttempted { step: step.id.clone(), attempt: attempt(seen) };
+                    let kind = EventKind::NetworkAttempted { step: step.id.clone(), attempt: Box::new(attempt(seen)) };
                     note(notes, Note::Event(kind)).await;
                 }
                 Frame::Repeated { id, count } => {

@@ -5,6 +5,7 @@
 
 mod agent;
 mod artifacts;
+mod container;
 mod death;
 mod ends;
 mod harness;

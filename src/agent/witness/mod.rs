@@ -77,9 +77,9 @@ struct Target {
 
 impl Witness {
     /// Answers `listener` by `policy`; names come from `stub` where there is one.
-    pub fn new(listener: Listener, stub: Option<Stub>, policy: Policy, routed: bool) -> Witness {
+    pub fn new(listener: Option<Listener>, stub: Option<Stub>, policy: Policy, routed: bool) -> Witness {
         Witness {
-            listener: Some(listener),
+            listener,
             stub,
             policy,
             routed,
