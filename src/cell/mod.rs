@@ -13,7 +13,7 @@ pub mod scripted;
 
 pub use conversation::{Finished, run};
 pub use handshake::{Conversation, Wrong};
-pub use namespaces::{Namespaces, Probe, Unavailable, probe};
+pub use namespaces::{Namespaces, Probe, Unavailable, probe, trials};
 pub use relay::{Resolver, Resolving};
 pub use scratch::remove_scratch;
 
