@@ -78,8 +78,7 @@ pub struct StepOutcome {
     pub missing: Vec<String>,
     /// Attempts to reach the network, refused and not.
     pub network: Vec<Attempt>,
-    /// How many attempts are not listed one by one. In every policy but an open one they count as a violation: what
-    /// they were is not known.
+    /// How many refused attempts are not listed one by one. They are a violation as well.
     pub unlisted: u64,
 }
 
@@ -115,7 +114,7 @@ impl Outcome {
             }),
             EventKind::StepEnded { step, end } => self.with(&step, |s| s.end = Some(end)),
             EventKind::StepSkipped { step, why } => self.with(&step, |s| s.skipped = Some(why)),
-            EventKind::NetworkAttempted { step, attempt } => self.with(&step, |s| s.network.push(attempt)),
+            EventKind::NetworkAttempted { step, attempt } => self.with(&step, |s| s.network.push(*attempt)),
             EventKind::NetworkRepeated { step, id, count } => self.with(&step, |s| {
                 s.network.iter_mut().filter(|attempt| attempt.id == id).for_each(|attempt| attempt.count = count);
             }),

@@ -109,8 +109,8 @@ class Current:
 
     SLOT, SLOTS, LONGEST = 4096, 64, 3500
 
-    def __init__(self, renamed):
-        self.renamed = renamed
+    def __init__(self):
+        self.renamed = {}
         self.pid = _getpid()
         self.at = self.pid % self.SLOTS * self.SLOT
         self.sequence = 0
@@ -398,6 +398,8 @@ def led_by_another():
         return False
 
 
+# Before anything is watched.
+_current = Current()
 _watch = Watch()
 sys.addaudithook(_watch)
 _claimed = False
@@ -419,4 +421,5 @@ def pytest_configure(config):
     else:
         plugin = Recorder(config, _watch)
         config.pluginmanager.register(plugin, "ft-recorder")
-    config.pluginmanager.register(Current(plugin.renamed), "ft-current")
+    _current.renamed = plugin.renamed
+    config.pluginmanager.register(_current, "ft-current")

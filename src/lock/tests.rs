@@ -253,8 +253,8 @@ fn a_value_out_of_range_is_refused_at_its_place() {
         ),
         (r#""resource_limits":{"pids":0}"#, "2:27: resource_limits.pids: expected at least 1, found the number 0"),
         (
-            r#""network_policy":{"allowed_hosts":["*.example.com"]}"#,
-            r#"2:36: network_policy.allowed_hosts[0]: "*.example.com" is not a host: wildcards are not allowed: each host is named"#,
+            r#""network_policy":{"allowed_hosts":["a.*.example.com"]}"#,
+            r#"2:36: network_policy.allowed_hosts[0]: "a.*.example.com" is not a host: a wildcard stands alone before a domain: `*.example.org` is every name below it"#,
         ),
         (
             r#""network_policy":{"deny_quietly":["https://x"]}"#,

@@ -189,7 +189,7 @@ pub fn failed_events() -> Vec<Event> {
         started("bandit"),
         EventKind::NetworkAttempted {
             step: "pytest".into(),
-            attempt: Attempt {
+            attempt: Box::new(Attempt {
                 at_ms: 210,
                 process: "python3 -m pytest".into(),
                 parents: vec!["2 sh -c test".into()],
@@ -201,12 +201,12 @@ pub fn failed_events() -> Vec<Event> {
                 test: "tests/test_a.py::TestX::test_two[\\u{1b}[31m-a::b]".into(),
                 count: 1,
                 ..Attempt::default()
-            },
+            }),
         },
         EventKind::NetworkRepeated { step: "pytest".into(), id: 0, count: 3 },
         EventKind::NetworkAttempted {
             step: "pytest".into(),
-            attempt: Attempt {
+            attempt: Box::new(Attempt {
                 id: 1,
                 at_ms: 250,
                 verdict: Verdict::Quiet,
@@ -217,7 +217,7 @@ pub fn failed_events() -> Vec<Event> {
                 name: "telemetry.example".into(),
                 count: 1,
                 ..Attempt::default()
-            },
+            }),
         },
         EventKind::StepEnded {
             step: "bandit".into(),
