@@ -158,6 +158,7 @@ mod tests {
 
         #[test]
         fn neutral_text_is_left_as_it_is(text in "(\\PC|\n|\t){0,60}") {
+            let text: String = text.chars().filter(|c| *c == '\n' || *c == '\t' || !misleads(*c)).collect();
             prop_assert_eq!(neutral(&text, false).into_owned(), text);
         }
     }
