@@ -78,8 +78,7 @@ pub struct StepOutcome {
     pub missing: Vec<String>,
     /// Attempts to reach the network, refused and not.
     pub network: Vec<Attempt>,
-    /// How many attempts are not listed one by one. In every policy but an open one they count as a violation: what
-    /// they were is not known.
+    /// How many refused attempts are not listed one by one. They are a violation as well.
     pub unlisted: u64,
 }
 

@@ -31,6 +31,30 @@ pub(super) fn list(state: &Path) -> Vec<Kept> {
     runs
 }
 
+/// The report of a run that is kept, by its id.
+pub(super) fn report(state: &Path, id: &Path) -> Option<PathBuf> {
+    let mut parts = id.components();
+    let plain = matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None));
+    let path = state.join("runs").join(id).join(REPORT);
+    (plain && path.is_file()).then_some(path)
+}
+
+/// The report of the last run of all checks.
+pub(super) fn last_parity(state: &Path) -> Option<PathBuf> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    let reports = list(state).into_iter().rev().map(|run| run.dir.join(REPORT));
+    reports.into_iter().find(|path| {
+        let head = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Head>(&bytes).ok());
+        head.is_some_and(|head| head.kind == "parity")
+    })
+}
+
+const REPORT: &str = "parity_report.json";
+
 /// How much of a log is shown when its step failed, in bytes.
 const TAIL: u64 = 8 << 10;
 

@@ -4,11 +4,11 @@ use super::World;
 use crate::artifacts;
 use crate::cell::{self, Cell, CellError, Mount, Walls, Work};
 use crate::code::ParityCode;
+use crate::escape::escaped;
 use crate::event::{Attempt, EventKind, Glimpse, StepEnd, Verdict, Wall};
 use crate::finding::Finding;
 use crate::frame::{self, Ended, Frame, Manifest, Observed, Policy, ToAgent};
 use crate::lock::host::HostPort;
-use crate::report::neutral::{LONGEST, escaped};
 use crate::results::bandit::SecurityReport;
 use crate::results::coverage::Coverage;
 use crate::results::pytest::TestReport;
@@ -101,12 +101,13 @@ fn policy(network: &Network, quiet: &[String]) -> Policy {
     Policy { mode, allowed, quiet: entries(quiet) }
 }
 
-/// How many parents of a process are kept.
+/// What is kept of an attempt: more than the agent sends, so that a stream that is not the agent's has an end too.
+const CHARACTERS: usize = 4096;
 const PARENTS: usize = 16;
 
 /// The agent escapes what the step chose; here it is done again, so that no event depends on it.
 fn attempt(seen: frame::Attempt) -> Attempt {
-    let text = |text: &str| escaped(text, LONGEST);
+    let text = |text: &str| escaped(text, CHARACTERS);
     Attempt {
         id: seen.id,
         at_ms: seen.at_ms,

@@ -20,8 +20,9 @@ fn allowed(module: &str) -> Option<BTreeSet<&'static str>> {
         // The agent's side compiles alone: no lock, no plan.
         "code" | "frame" => set(&[&["code"]]),
         "network" => set(&[&["frame"]]),
+        "escape" => set(&[&["escape"]]),
         "linux" => set(&[&["linux"]]),
-        "agent" => set(&[&["agent", "linux", "frame", "network", "code"]]),
+        "agent" => set(&[&["agent", "linux", "frame", "network", "escape", "code"]]),
         // The host side of a cell raises walls and leads the conversation.
         "cell" => set(&[PURE, &["cell", "linux", "agent"]]),
         "ui" => set(&[PURE, &["ui"]]),
