@@ -9,11 +9,15 @@ mod handshake;
 pub mod namespaces;
 mod scratch;
 pub mod scripted;
+#[cfg(target_os = "linux")]
+mod terminal;
 
 pub use conversation::{Finished, run};
 pub use handshake::{Conversation, Wrong};
 pub use namespaces::{Namespaces, Probe, Unavailable, probe, trials};
 pub use scratch::remove_scratch;
+#[cfg(target_os = "linux")]
+pub use terminal::{NoTerminal, Terminal};
 
 use crate::lock::CellKind;
 use crate::step::{Limits, Network};

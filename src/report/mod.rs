@@ -4,6 +4,7 @@
 pub mod diff;
 pub mod doctor;
 pub mod explain;
+pub mod fields;
 pub mod github;
 pub mod json;
 pub mod junit;
