@@ -23,8 +23,15 @@ pub(super) fn exec(context: &Context, args: &Exec) -> ExitCode {
         source,
         ..run::request(context, &crate::cli::Run::default(), false)
     };
-    let job =
-        Job { kind: "exec", request, python: None, deep: false, publish: Publish::Nothing, timeout_sec: args.timeout, terminal: None };
+    let job = Job {
+        kind: "exec",
+        request,
+        python: None,
+        deep: false,
+        publish: Publish::Nothing,
+        timeout_sec: args.timeout,
+        terminal: None,
+    };
     match pipeline::execute(context, &repo, job, ui::Face::passing_through(context.style.clone())) {
         Ok(done) => status(&done.outcome),
         Err(error) => super::cannot_begin(&error),

@@ -115,7 +115,15 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
 
 /// Which commands set a fresh clone up before they do their own work (DESIGN section 11).
 fn bootstraps(command: &Command) -> bool {
-    matches!(command, Command::Version | Command::Check(_) | Command::Run(_) | Command::Exec(_) | Command::Shell(_) | Command::Report(_))
+    matches!(
+        command,
+        Command::Version
+            | Command::Check(_)
+            | Command::Run(_)
+            | Command::Exec(_)
+            | Command::Shell(_)
+            | Command::Report(_)
+    )
 }
 
 /// The repository that the command is about.

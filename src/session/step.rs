@@ -231,7 +231,8 @@ async fn lead<C: Cell>(
         }
         log.finish()
     };
-    let (finished, log) = tokio::join!(cell::run(cell, &walls, manifest(step, world.terminal), &tar, control, frames), listen);
+    let (finished, log) =
+        tokio::join!(cell::run(cell, &walls, manifest(step, world.terminal), &tar, control, frames), listen);
     let (output_sha256, finished) = (log?, finished?);
 
     let Some(ended) = finished.ended else {
