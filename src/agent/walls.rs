@@ -141,6 +141,10 @@ fn start(
             drop((starter_lives, ask, mapped, terminal));
             // The stream is PID 1's alone; were it open here too, its end would not be seen.
             close_stdio();
+            if !spec.terminal.is_empty() {
+                // What is typed is for the command: Ctrl-C must not end the one who keeps the cell up.
+                let _ = rustix::process::setsid();
+            }
             if let Some((uid, gid)) = owner {
                 let mut byte = [0];
                 if matches!(rustix::io::read(&asked, &mut byte), Ok(1)) {

@@ -309,6 +309,7 @@ fn collect(context: &Context, repo: &Repo, seed: &str, python: Option<&str>) -> 
         deep: false,
         publish: Publish::Nothing,
         timeout_sec: None,
+        terminal: None,
     };
     let style = ui::Style { quiet: true, ..context.style };
     let done = pipeline::execute(context, repo, job, Face::silent(style)).map_err(Failure::infrastructure)?;

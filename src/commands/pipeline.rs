@@ -38,6 +38,8 @@ pub(super) struct Job {
     pub(super) publish: Publish,
     /// Seconds for the command of `ft exec`.
     pub(super) timeout_sec: Option<u64>,
+    /// The command has the caller's own terminal, which is of this type (`TERM`).
+    pub(super) terminal: Option<String>,
 }
 
 /// A run that is over.
@@ -185,6 +187,13 @@ impl Drive<'_> {
         if let (Some(seconds), Command::Exec { .. }) = (self.job.timeout_sec, &request.command) {
             plan.steps.iter_mut().for_each(|step| step.timeout_ms = seconds.saturating_mul(1000));
         }
+        if let Some(kind) = &self.job.terminal {
+            for step in &mut plan.steps {
+                step.env.insert("TERM".to_owned(), kind.clone());
+                // The terminal knows its own size, also when that changes.
+                step.env.remove("COLUMNS");
+            }
+        }
         let stop = findings.iter().any(|finding| finding.code.stops_run() && !finding.warning);
         self.judge(plan.clone(), findings);
         if stop {
@@ -205,7 +214,9 @@ impl Drive<'_> {
                 world.trees.push(layer);
             }
         }
-        session::steps(self.recorder, &Namespaces::default(), &world, &plan, self.signals).await;
+        let lent = self.lend_terminal()?;
+        session::steps(self.recorder, &Namespaces { terminal: world.terminal }, &world, &plan, self.signals).await;
+        drop(lent);
         if collects {
             // The tree was looked at before the environment was built, and taken after it: only if both are the same tree
             // is the collection that of the key.
@@ -221,6 +232,21 @@ impl Drive<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Lends the caller's terminal to the command, where it is to have it; dropping what comes back ends that.
+    #[cfg(target_os = "linux")]
+    fn lend_terminal(&mut self) -> Result<Option<cell::Terminal>, Stop> {
+        if self.job.terminal.is_none() {
+            return Ok(None);
+        }
+        self.recorder.face.hand_over();
+        cell::Terminal::lend().map(Some).map_err(|error| Stop::broken("terminal", error))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn lend_terminal(&mut self) -> Result<Option<()>, Stop> {
+        Ok(None)
     }
 
     /// Where bytecode of collections in this environment is kept. What is kept for environments that are gone goes.
@@ -345,6 +371,7 @@ impl Drive<'_> {
             project: None,
             lib,
             interpreter: survey.interpreter.as_ref().map(|i| i.facts.prefix.clone()),
+            terminal: self.job.terminal.is_some(),
         };
         let editable = lock.environment.as_ref().is_some_and(|e| e.project == Project::Editable);
         if editable

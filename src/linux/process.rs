@@ -182,6 +182,12 @@ pub fn reset_signals() {
     }
 }
 
+/// Ignores a signal in this process and its children.
+pub fn ignore(signal: i32) {
+    // SAFETY: SIG_IGN is a valid disposition; refusals (SIGKILL, SIGSTOP) are harmless.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
 /// Makes `fd` the descriptor `number`, without close-on-exec. For a child before exec.
 ///
 /// # Errors

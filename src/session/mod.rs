@@ -29,6 +29,8 @@ pub struct World {
     pub lib: PathBuf,
     /// The interpreter's prefix.
     pub interpreter: Option<PathBuf>,
+    /// The step has the caller's own terminal.
+    pub terminal: bool,
 }
 
 impl World {

@@ -87,6 +87,13 @@ impl Face {
         Face { passing: Some(Passing::default()), ..Face::new(style) }
     }
 
+    /// From now on the terminal belongs to a command: no live lines any more.
+    pub fn hand_over(&mut self) {
+        if let Some(mut live) = self.live.take() {
+            live.clear();
+        }
+    }
+
     /// A face that says nothing: for work whose outcome somebody else tells.
     #[must_use]
     pub fn silent(style: Style) -> Face {
