@@ -4,6 +4,7 @@
 //! is dead: the folder is removed and never read.
 
 use super::{ArtifactError, io};
+use crate::leftovers;
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -83,7 +84,7 @@ impl RunLock {
         &self.state_dir
     }
 
-    /// Makes the folder of a run, marked as unfinished.
+    /// Makes the folder of a run, marked as unfinished. Until the mark is there the folder is empty, which is a mark too.
     ///
     /// # Errors
     /// [`ArtifactError::Io`], also where a run of this id is there.
@@ -104,15 +105,28 @@ impl RunLock {
         std::fs::remove_file(&marker).map_err(io(&marker))
     }
 
+    /// Removes the folder of a run that is marked as unfinished. The mark goes last, so that somebody who is killed here
+    /// leaves nothing that looks like a run.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Io`].
+    pub fn forget(&self, run_dir: &Path) -> Result<(), ArtifactError> {
+        leftovers::remove_with_last(run_dir, Some(UNFINISHED)).map_err(io(run_dir))
+    }
+
     /// Removes what killed runners left, and names it.
     ///
     /// # Errors
     /// [`ArtifactError::Io`].
     pub fn sweep(&self) -> Result<Vec<String>, ArtifactError> {
         let mut swept = Vec::new();
-        for run in self.list()?.into_iter().filter(|run| run.join(UNFINISHED).exists()) {
-            remove_tree(&run)?;
-            swept.push(name_of(&run));
+        for run in self.list()? {
+            // An empty folder is one that its runner could not mark any more.
+            let empty = std::fs::remove_dir(&run).is_ok();
+            if !empty && run.join(UNFINISHED).exists() {
+                self.forget(&run)?;
+                swept.push(name_of(&run));
+            }
         }
         Ok(swept)
     }
@@ -124,7 +138,12 @@ impl RunLock {
     pub fn prune(&self, keep: usize) -> Result<Vec<String>, ArtifactError> {
         let finished: Vec<_> = self.list()?.into_iter().filter(|run| !run.join(UNFINISHED).exists()).collect();
         let old = &finished[..finished.len().saturating_sub(keep)];
-        old.iter().try_for_each(|run| remove_tree(run))?;
+        for run in old {
+            // Half of a run is no run.
+            let marker = run.join(UNFINISHED);
+            std::fs::write(&marker, format!("{}\n", std::process::id())).map_err(io(&marker))?;
+            self.forget(run)?;
+        }
         Ok(old.iter().map(|run| name_of(run)).collect())
     }
 
@@ -160,31 +179,6 @@ fn name_of(run: &Path) -> String {
     run.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Removes a folder, also where a step took its own right to enter it away.
-fn remove_tree(dir: &Path) -> Result<(), ArtifactError> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            make_enterable(dir).and_then(|()| std::fs::remove_dir_all(dir)).map_err(io(dir))
-        }
-        other => other.map_err(io(dir)),
-    }
-}
-
-fn make_enterable(dir: &Path) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
-    }
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            make_enterable(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,12 +207,16 @@ mod tests {
         let lock = RunLock::wait(dir.path(), "now").unwrap();
         for id in ["1", "2", "3"] {
             let run = lock.begin(id).unwrap();
+            std::fs::write(run.join("events.jsonl"), "").unwrap();
             lock.end(&run).unwrap();
         }
         let killed = lock.begin("4").unwrap();
         std::fs::create_dir(killed.join("half")).unwrap();
         assert!(lock.begin("4").is_err());
-        assert_eq!(lock.prune(2).unwrap(), ["1"]);
+        std::fs::create_dir(lock.runs().join("0")).unwrap();
+        assert_eq!(lock.prune(3).unwrap(), ["0"]);
+        std::fs::create_dir(lock.runs().join("5")).unwrap();
+        assert_eq!(lock.prune(3).unwrap(), ["1"]);
         assert_eq!(lock.sweep().unwrap(), ["4"]);
         assert_eq!(lock.sweep().unwrap(), [""; 0]);
         assert_eq!(lock.list().unwrap().len(), 2);

@@ -60,7 +60,7 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     fs_err::create_dir_all(&state)?;
     crate::artifacts::exclude_from_status(repo)?;
     let run_lock = publish::lock(&state)?;
-    publish::sweep(&run_lock)?;
+    publish::sweep(&run_lock, repo);
     let id = runs::new_id(jiff::Timestamp::now());
     let run_dir = run_lock.begin(&id)?;
     fs_err::create_dir_all(run_dir.join("logs"))?;

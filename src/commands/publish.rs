@@ -2,6 +2,7 @@
 
 use crate::artifacts::{self, ArtifactError, Item, Published, RunLock};
 use crate::cell;
+use crate::leftovers;
 use crate::outcome::Outcome;
 use crate::repo::{ARTIFACTS_DIR, Repo};
 use crate::report::{json, junit};
@@ -37,8 +38,8 @@ pub(super) fn lock(state: &Path) -> Result<RunLock, ArtifactError> {
     }
 }
 
-/// Removes what killed runs left: folders, control groups.
-pub(super) fn sweep(lock: &RunLock) -> Result<(), ArtifactError> {
+/// Removes what killed runs left: folders, temporary files, control groups.
+pub(super) fn sweep(lock: &RunLock, repo: &Repo) {
     let runs = lock.sweep().unwrap_or_else(|error| {
         // A folder that can't be removed is no reason not to run; nothing trusts it.
         ui::warning(&format!("what a killed run left could not be removed: {error}"), None);
@@ -47,8 +48,17 @@ pub(super) fn sweep(lock: &RunLock) -> Result<(), ArtifactError> {
     if !runs.is_empty() {
         ui::note(&format!("removed what {} left unfinished", runs.join(", ")));
     }
+    let state = repo.state_dir();
+    let cache = state.join("cache");
+    let places = [state.join("env"), cache.join("layer"), cache.join("bytecode"), repo.root.join("ci"), state];
+    let files: usize = places.iter().map(|place| leftovers::sweep(place)).sum();
+    if files > 0 {
+        ui::note(&format!(
+            "removed {files} temporary {} that a killed ft left",
+            if files == 1 { "file" } else { "files" }
+        ));
+    }
     cell::sweep();
-    Ok(())
 }
 
 /// Writes the run's reports into its folder, publishes to `artifacts/` where that is wanted, and removes what only the
@@ -95,14 +105,14 @@ pub(super) fn finish(
     }
     // A snapshot that was never written is not there to be removed.
     let _ = std::fs::remove_file(run_dir.join("snapshot.tar"));
-    if let Err(error) = lock.end(run_dir).and_then(|()| lock.prune(KEPT_RUNS)) {
+    // A command of one's own and a collection for the lock are no runs that anyone looks up again.
+    let ended = if wanted == Publish::Nothing { lock.forget(run_dir) } else { lock.end(run_dir) };
+    if let Err(error) = ended.and_then(|()| lock.prune(KEPT_RUNS)) {
         said("older runs could not be removed", &error);
     }
-    // A command of one's own and a collection for the lock are no runs that anyone looks up again.
-    if wanted == Publish::Nothing
-        && let Err(error) = cell::remove_scratch(run_dir)
-    {
-        said("a folder of the run could not be removed", &error);
+    if !outcome.broken.is_empty() {
+        // Whoever removes a cell's groups may be what was killed.
+        cell::sweep();
     }
     failed
 }
@@ -164,10 +174,8 @@ pub(super) fn report_only(
 
 /// Whole or not at all: a temporary file beside it, then a rename.
 fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = tempfile::Builder::new()
-        .prefix(".ft-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(path.parent().unwrap_or(Path::new(".")))?;
+    let mut file = leftovers::file_in(path.parent().unwrap_or(Path::new(".")))?;
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
