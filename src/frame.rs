@@ -422,7 +422,7 @@ frames! {
         14 = End { frames: u64, sha256: String }
         /// That attempt was made so often in all. Comes once, before `exited`.
         15 = Repeated { id: u32, count: u64 }
-        /// So many attempts were made beyond those that are listed one by one. Comes once, before `exited`.
+        /// So many refused attempts were made beyond those that are told one by one. Comes once, before `exited`.
         16 = Unlisted { count: u64 }
         /// Which addresses does this name have? The host answers with `looked`.
         17 = Lookup { id: u32, name: String }

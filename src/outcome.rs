@@ -113,7 +113,7 @@ impl Outcome {
             }),
             EventKind::StepEnded { step, end } => self.with(&step, |s| s.end = Some(end)),
             EventKind::StepSkipped { step, why } => self.with(&step, |s| s.skipped = Some(why)),
-            EventKind::NetworkAttempted { step, attempt } => self.with(&step, |s| s.network.push(attempt)),
+            EventKind::NetworkAttempted { step, attempt } => self.with(&step, |s| s.network.push(*attempt)),
             EventKind::NetworkRepeated { step, id, count } => self.with(&step, |s| {
                 s.network.iter_mut().filter(|attempt| attempt.id == id).for_each(|attempt| attempt.count = count);
             }),

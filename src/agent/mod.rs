@@ -14,6 +14,7 @@ mod root;
 mod spawn;
 mod supervisor;
 mod walls;
+mod witness;
 
 use crate::code::ExitCode;
 use crate::frame::{Frame, PROTOCOL, ToAgent};
@@ -57,9 +58,9 @@ pub fn main(raise: bool) -> std::process::ExitCode {
 }
 
 /// Speaks with the host, from `hello` to `bye`.
-fn serve(behind: walls::Behind) -> ExitCode {
+fn serve(mut behind: walls::Behind) -> ExitCode {
     let Ok(mut channel) = Channel::stdio() else { return ExitCode::INFRASTRUCTURE };
-    channel.alive = behind.starter_lives;
+    channel.alive = behind.starter_lives.take();
     let probe = behind.probe;
     if std::process::id() != 1 {
         // Ending everything in reach is what this program does: it must not reach the caller's own processes.
@@ -67,11 +68,12 @@ fn serve(behind: walls::Behind) -> ExitCode {
     }
     channel.send(&Frame::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into() });
     let said = if probe {
-        let observed = observe::observe(&behind.facts);
+        let mut observed = observe::observe(&behind.facts);
+        observed.push(observe::witness(&spawn::try_to_watch()));
         channel.send(&Frame::Ready { observed });
         Ok(())
     } else {
-        conversation(&mut channel, behind.facts, behind.groups, behind.terminal)
+        conversation(&mut channel, behind)
     };
     farewell(channel, said)
 }
@@ -102,12 +104,7 @@ impl From<Failure> for Ended {
     }
 }
 
-fn conversation(
-    channel: &mut Channel,
-    facts: observe::Facts,
-    groups: crate::linux::cgroup::Groups,
-    terminal: Option<spawn::Terminal>,
-) -> Result<(), Ended> {
+fn conversation(channel: &mut Channel, behind: walls::Behind) -> Result<(), Ended> {
     let manifest = loop {
         match channel.receive_blocking()? {
             ToAgent::Manifest { manifest } => break manifest,
@@ -116,9 +113,8 @@ fn conversation(
             _ => {}
         }
     };
-    channel.send(&Frame::Ready { observed: observe::observe(&facts) });
     let before = collect::Before::record(&manifest);
-    supervisor::run(channel, &manifest, &facts, groups, terminal)?;
+    supervisor::run(channel, &manifest, behind)?;
     collect::send(channel, &manifest, &before)?;
     Ok(())
 }

@@ -379,7 +379,7 @@ mod start {
         fn a_cell_can_be_raised_here_and_its_walls_hold() {
             let probe = probe();
             assert_eq!(probe.unavailable, None);
-            for wall in ["network", "pid", "user", "capabilities", "no_new_privs", "seccomp", "mounts"] {
+            for wall in ["network", "pid", "user", "capabilities", "no_new_privs", "seccomp", "mounts", "witness"] {
                 assert!(probe.observed.iter().any(|o| o.wall == wall && o.enforced), "{wall}: {:?}", probe.observed);
             }
         }

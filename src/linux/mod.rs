@@ -7,6 +7,7 @@
 pub mod cgroup;
 pub mod ids;
 pub mod namespaces;
+pub mod notify;
 pub mod process;
 pub mod seccomp;
 

@@ -31,6 +31,36 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Forks this process with the descriptor table shared, clone(2) with `CLONE_FILES`: what the child opens is open
+/// here, until it calls [`unshare_descriptors`]. The process must have one thread only.
+///
+/// # Errors
+/// EAGAIN and ENOMEM over a limit.
+///
+/// # Panics
+/// Where the process has more than one thread.
+pub fn fork_sharing_descriptors() -> io::Result<Fork> {
+    assert_eq!(std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count), 1, "fork from a threaded process");
+    let flags = libc::CLONE_FILES | libc::SIGCHLD;
+    // SAFETY: memory is copied as by fork, and no other thread exists that could hold a lock in the child. All pointers
+    // are null, so the order of the last arguments, which differs between architectures, does not matter.
+    match unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid as i32)),
+    }
+}
+
+/// Gives this process a descriptor table of its own, with copies of what is open, unshare(2).
+///
+/// # Errors
+/// ENOMEM, and EMFILE over a limit.
+pub fn unshare_descriptors() -> io::Result<()> {
+    // SAFETY: whoever shared the table keeps it; every descriptor here stays what it is.
+    check(unsafe { libc::unshare(libc::CLONE_FILES) })?;
+    Ok(())
+}
+
 /// Ends this process at once: no destructors, no flushing. For forked children, whose buffers are the parent's.
 pub fn leave(status: i32) -> ! {
     // SAFETY: has no preconditions.
@@ -92,6 +122,17 @@ pub fn reap(block: bool) -> Reaped {
             }
             _ => {}
         }
+    }
+}
+
+/// Whether a child of ours is there and has not ended, waitid(2) without taking it.
+#[must_use]
+pub fn is_running(pid: i32) -> bool {
+    // SAFETY: siginfo is plain data for which all zeroes is a value; the kernel fills it.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        check(libc::waitid(libc::P_PID, pid.cast_unsigned(), &raw mut info, flags)).is_ok() && info.si_pid() == 0
     }
 }
 
@@ -179,6 +220,20 @@ pub fn close_on_exec_from_three() {
     for number in open.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<RawFd>().ok()).filter(|n| *n > 2) {
         // SAFETY: as above.
         unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// The type (`SOCK_STREAM`, `SOCK_DGRAM`, ...) of a socket that another process has open under this number,
+/// pidfd_getfd(2). `None` where it is no socket, or the right to trace that process is missing: engines forbid it.
+#[must_use]
+pub fn socket_type_of(pid: u32, number: u32) -> Option<i32> {
+    // SAFETY: plain numbers; each descriptor that comes back is new and ours.
+    unsafe {
+        let pid_fd = check(libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int).ok()?;
+        let pid_fd = OwnedFd::from_raw_fd(pid_fd);
+        let fd = check(libc::syscall(libc::SYS_pidfd_getfd, pid_fd.as_raw_fd(), number, 0) as libc::c_int).ok()?;
+        let fd = OwnedFd::from_raw_fd(fd);
+        rustix::net::sockopt::socket_type(&fd).ok().map(|kind| kind.as_raw().cast_signed())
     }
 }
 

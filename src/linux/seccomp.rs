@@ -2,13 +2,14 @@
 //!
 //! A second layer: namespaces and the loss of all capabilities already refuse most of this. What the filter adds is
 //! that a hole in the kernel behind these calls can't be reached, and that no new user namespace brings capabilities
-//! back. The witness, which asks about calls instead of refusing them, installs a filter of its own on top of this one
-//! (an `ERRNO` here wins over its question, so nothing that it watches may stand in this table).
+//! back. The witness, which asks about calls instead of refusing them, has a table and a filter of its own on top of
+//! this one (an `ERRNO` here wins over its question, so nothing that it watches may stand in the first table).
 
 use super::{CallError, Named, check};
 use std::io;
+use std::os::fd::RawFd;
 
-/// What a refused call gets.
+/// What a call gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     /// Not permitted.
@@ -17,16 +18,23 @@ enum Answer {
     Unknown,
     /// No such socket family: what a kernel without it says.
     Family,
+    /// The witness is asked, seccomp_unotify(2).
+    Ask,
+    /// Success, without doing anything.
+    Pretend,
 }
 
 impl Answer {
-    fn errno(self) -> u32 {
-        (match self {
-            Answer::Permission => libc::EPERM,
-            Answer::Unknown => libc::ENOSYS,
-            Answer::Family => libc::EAFNOSUPPORT,
-        })
-        .cast_unsigned()
+    /// What the filter returns for it.
+    fn action(self) -> u32 {
+        let errno = |n: i32| libc::SECCOMP_RET_ERRNO | n.cast_unsigned();
+        match self {
+            Answer::Permission => errno(libc::EPERM),
+            Answer::Unknown => errno(libc::ENOSYS),
+            Answer::Family => errno(libc::EAFNOSUPPORT),
+            Answer::Ask => libc::SECCOMP_RET_USER_NOTIF,
+            Answer::Pretend => errno(0),
+        }
     }
 }
 
@@ -44,6 +52,12 @@ enum When {
     NoneOf(u8, &'static [u32]),
     /// The first argument is the one value and the second is not the other.
     IsButNot((u8, u32), (u8, u32)),
+    /// Two arguments have these values.
+    Both((u8, u32), (u8, u32)),
+    /// The argument is not zero, in all its 64 bits: a pointer.
+    NotZero(u8),
+    /// The argument has this value under this mask.
+    Masked(u8, u32, u32),
 }
 
 /// Every flag that asks for a new namespace.
@@ -66,11 +80,14 @@ const FAMILIES: &[u32] = &[
     libc::AF_NETLINK.cast_unsigned(),
 ];
 
-use Answer::{Family, Permission, Unknown};
-use When::{Always, AnyBit, Is, IsButNot, NoneOf};
+use Answer::{Ask, Family, Permission, Pretend, Unknown};
+use When::{Always, AnyBit, Both, Is, IsButNot, Masked, NoneOf, NotZero};
 
-/// The table. Call, condition, answer.
-const TABLE: &[(libc::c_long, When, Answer)] = &[
+/// Call, condition, answer.
+type Row = (libc::c_long, When, Answer);
+
+/// What no process of a cell may do, the agent included.
+const TABLE: &[Row] = &[
     // Its connect and its files pass every filter (measured: connect(2) refused, IORING_OP_CONNECT went through).
     (libc::SYS_io_uring_setup, Always, Unknown),
     (libc::SYS_io_uring_enter, Always, Unknown),
@@ -95,7 +112,6 @@ const TABLE: &[(libc::c_long, When, Answer)] = &[
     (libc::SYS_ptrace, Always, Permission),
     (libc::SYS_process_vm_readv, Always, Permission),
     (libc::SYS_process_vm_writev, Always, Permission),
-    (libc::SYS_pidfd_getfd, Always, Permission),
     (libc::SYS_kcmp, Always, Permission),
     // prlimit(2) asks for equal uids only, not for the right to trace: the limits of PID 1 stay.
     (libc::SYS_prlimit64, Is(0, 1), Permission),
@@ -138,6 +154,23 @@ const TABLE: &[(libc::c_long, When, Answer)] = &[
     ),
 ];
 
+/// What the witness watches, and what would get around it: for the step alone, since the agent is the one who answers.
+const WATCH: &[Row] = &[
+    (libc::SYS_connect, Always, Ask),
+    // Without an address it is send(2) on a socket that was connected before.
+    (libc::SYS_sendto, NotZero(4), Ask),
+    (libc::SYS_sendmsg, Always, Ask),
+    (libc::SYS_sendmmsg, Always, Ask),
+    // A listener of its own would be asked instead of ours once ours is gone.
+    (libc::SYS_seccomp, AnyBit(1, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32), Permission),
+    // The calls on a listener, should its descriptor ever get out.
+    (libc::SYS_ioctl, Masked(1, 0xff00, (b'!' as u32) << 8), Permission),
+    // Whose memory is hidden can't be asked where it wants to connect to. Programs that keep keys do this.
+    (libc::SYS_prctl, Both((0, libc::PR_SET_DUMPABLE as u32), (1, 0)), Pretend),
+    // Descriptors of other processes; the agent looks at sockets with it.
+    (libc::SYS_pidfd_getfd, Always, Permission),
+];
+
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e; // AUDIT_ARCH_X86_64
 #[cfg(target_arch = "aarch64")]
@@ -161,14 +194,15 @@ const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const BITS: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
 #[cfg(target_arch = "x86_64")]
 const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
 const fn op(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
 
-/// The filter program of the table: every row jumps over itself where it does not apply.
-fn program() -> Vec<libc::sock_filter> {
+/// The filter program of a table: every row jumps over itself where it does not apply.
+fn program(table: &[Row]) -> Vec<libc::sock_filter> {
     let mut all = vec![
         op(LOAD, ARCH, 0, 0),
         op(EQUAL, ARCHITECTURE, 1, 0),
@@ -177,8 +211,8 @@ fn program() -> Vec<libc::sock_filter> {
     ];
     #[cfg(target_arch = "x86_64")]
     all.extend([op(AT_LEAST, X32_BIT, 0, 1), op(RETURN, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned(), 0, 0)]);
-    for (call, when, answer) in TABLE {
-        let refuse = op(RETURN, libc::SECCOMP_RET_ERRNO | answer.errno(), 0, 0);
+    for (call, when, answer) in table {
+        let refuse = op(RETURN, answer.action(), 0, 0);
         let mut row = match *when {
             Always => vec![refuse],
             AnyBit(index, bits) => vec![op(LOAD, argument(index), 0, 0), op(BITS, bits, 0, 1), refuse],
@@ -197,6 +231,23 @@ fn program() -> Vec<libc::sock_filter> {
                 op(EQUAL, not, 1, 0),
                 refuse,
             ],
+            Both((first, is), (second, also)) => vec![
+                op(LOAD, argument(first), 0, 0),
+                op(EQUAL, is, 0, 3),
+                op(LOAD, argument(second), 0, 0),
+                op(EQUAL, also, 0, 1),
+                refuse,
+            ],
+            NotZero(index) => vec![
+                op(LOAD, argument(index), 0, 0),
+                op(EQUAL, 0, 0, 2),
+                op(LOAD, argument(index) + 4, 0, 0),
+                op(EQUAL, 0, 1, 0),
+                refuse,
+            ],
+            Masked(index, mask, value) => {
+                vec![op(LOAD, argument(index), 0, 0), op(AND, mask, 0, 0), op(EQUAL, value, 0, 1), refuse]
+            }
         };
         if *when != Always {
             row.push(op(LOAD, NUMBER, 0, 0));
@@ -213,15 +264,31 @@ fn program() -> Vec<libc::sock_filter> {
 /// # Errors
 /// EINVAL on a kernel without seccomp filters, EACCES without `no_new_privs`.
 pub fn install() -> Result<(), CallError> {
-    let mut filter = program();
-    let program = libc::sock_fprog {
-        len: u16::try_from(filter.len()).map_err(io::Error::other).named(|| "seccomp filter length".to_owned())?,
-        filter: filter.as_mut_ptr(),
-    };
-    // SAFETY: the program and its instructions outlive the call; the kernel copies and verifies them.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
-    check(result as libc::c_int).named(|| "install the seccomp filter".to_owned())?;
+    set(TABLE, 0).named(|| "install the seccomp filter".to_owned())?;
     Ok(())
+}
+
+/// Puts the witness's filter over this process and all its children, for good, and gives the number of its listener,
+/// which stands close-on-exec in this process's descriptor table. `no_new_privs` must be set. Between this and exec
+/// nothing may be called that is watched: nobody answers yet.
+///
+/// # Errors
+/// EBUSY inside another program that watches, EACCES without `no_new_privs`, EINVAL before Linux 5.0.
+pub fn watch() -> Result<RawFd, CallError> {
+    let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    // Without it (before Linux 5.19) a signal interrupts a call that was answered already, and it is made again.
+    set(WATCH, listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+        .or_else(|e| if e.raw_os_error() == Some(libc::EINVAL) { set(WATCH, listener) } else { Err(e) })
+        .named(|| "install the witness's seccomp filter".to_owned())
+}
+
+fn set(table: &[Row], flags: libc::c_ulong) -> io::Result<libc::c_int> {
+    let mut filter = program(table);
+    let program =
+        libc::sock_fprog { len: u16::try_from(filter.len()).map_err(io::Error::other)?, filter: filter.as_mut_ptr() };
+    // SAFETY: the program and its instructions outlive the call; the kernel copies and verifies them.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    check(result as libc::c_int)
 }
 
 #[cfg(test)]
@@ -234,14 +301,19 @@ mod tests {
         libc::SECCOMP_RET_ERRNO | n.cast_unsigned()
     }
 
-    /// Runs the program as the kernel does.
+    /// Runs the first table's program.
     fn run(arch: u32, call: u32, arguments: [u64; 6]) -> u32 {
+        interpret(&program(TABLE), arch, call, arguments)
+    }
+
+    /// Runs a program as the kernel does.
+    fn interpret(program: &[libc::sock_filter], arch: u32, call: u32, arguments: [u64; 6]) -> u32 {
         let mut data = Vec::new();
         data.extend(call.to_le_bytes());
         data.extend(arch.to_le_bytes());
         data.extend(0u64.to_le_bytes());
         arguments.iter().for_each(|a| data.extend(a.to_le_bytes()));
-        let (program, mut at, mut loaded) = (program(), 0, 0u32);
+        let (mut at, mut loaded) = (0, 0u32);
         loop {
             let i = program[at];
             at += 1;
@@ -252,6 +324,7 @@ mod tests {
                 BITS => at += jump(loaded & i.k != 0),
                 #[cfg(target_arch = "x86_64")]
                 AT_LEAST => at += jump(loaded >= i.k),
+                AND => loaded &= i.k,
                 RETURN => return i.k,
                 other => panic!("unknown instruction {other}"),
             }
@@ -282,7 +355,7 @@ mod tests {
     #[test]
     fn every_row_without_a_condition_refuses_whatever_the_arguments() {
         for (call, when, answer) in TABLE.iter().filter(|row| row.1 == Always) {
-            assert_eq!(native(*call, &[1, 2, 3, 4, 5, 6]), libc::SECCOMP_RET_ERRNO | answer.errno(), "{call} {when:?}");
+            assert_eq!(native(*call, &[1, 2, 3, 4, 5, 6]), answer.action(), "{call} {when:?}");
         }
     }
 
@@ -307,6 +380,49 @@ mod tests {
     fn terminals_are_not_typed_into_even_with_high_bits() {
         assert_eq!(native(libc::SYS_ioctl, &[0, libc::TIOCSTI]), errno(libc::EPERM));
         assert_eq!(native(libc::SYS_ioctl, &[0, libc::TIOCSTI | 1 << 32]), errno(libc::EPERM));
+    }
+
+    fn watched(call: libc::c_long, arguments: &[u64]) -> u32 {
+        let mut all = [0; 6];
+        all[..arguments.len()].copy_from_slice(arguments);
+        interpret(&program(WATCH), ARCHITECTURE, call as u32, all)
+    }
+
+    #[test]
+    fn the_witness_is_asked_about_every_call_that_can_carry_an_address() {
+        const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
+        for call in [libc::SYS_connect, libc::SYS_sendmsg, libc::SYS_sendmmsg] {
+            assert_eq!(watched(call, &[3, 0, 0]), ASK);
+        }
+        assert_eq!(watched(libc::SYS_sendto, &[3, 1, 1, 0, 0, 0]), ALLOWED);
+        for address in [1u64, 1 << 31, 1 << 32, u64::MAX] {
+            assert_eq!(watched(libc::SYS_sendto, &[3, 1, 1, 0, address, 16]), ASK, "{address:x}");
+        }
+        for call in [libc::SYS_read, libc::SYS_write, libc::SYS_sendfile, libc::SYS_recvmsg, libc::SYS_socket] {
+            assert_eq!(watched(call, &[1, 2, 3, 4, 5, 6]), ALLOWED);
+        }
+    }
+
+    #[test]
+    fn nobody_but_the_agent_answers_for_a_watched_process() {
+        let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+        assert_eq!(watched(libc::SYS_seccomp, &[1, listener]), errno(libc::EPERM));
+        assert_eq!(watched(libc::SYS_seccomp, &[1, listener | 1 << 40 | 1]), errno(libc::EPERM));
+        assert_eq!(watched(libc::SYS_seccomp, &[1, 0]), ALLOWED);
+        for request in [libc::SECCOMP_IOCTL_NOTIF_RECV, libc::SECCOMP_IOCTL_NOTIF_SEND, libc::SECCOMP_IOCTL_NOTIF_ADDFD]
+        {
+            assert_eq!(watched(libc::SYS_ioctl, &[3, request]), errno(libc::EPERM));
+            assert_eq!(watched(libc::SYS_ioctl, &[3, request | 1 << 50]), errno(libc::EPERM));
+        }
+        assert_eq!(watched(libc::SYS_ioctl, &[0, libc::TCGETS]), ALLOWED);
+        assert_eq!(watched(libc::SYS_pidfd_getfd, &[]), errno(libc::EPERM));
+    }
+
+    #[test]
+    fn no_watched_call_stands_in_the_first_table_where_its_refusal_would_win() {
+        for (call, ..) in WATCH.iter().filter(|row| row.2 == Ask) {
+            assert!(TABLE.iter().all(|row| row.0 != *call), "{call}");
+        }
     }
 
     proptest! {

@@ -189,7 +189,7 @@ pub fn failed_events() -> Vec<Event> {
         started("bandit"),
         EventKind::NetworkAttempted {
             step: "pytest".into(),
-            attempt: Attempt {
+            attempt: Box::new(Attempt {
                 process: "python3".into(),
                 pid: 7,
                 call: "connect".into(),
@@ -198,7 +198,7 @@ pub fn failed_events() -> Vec<Event> {
                 port: 443,
                 count: 1,
                 ..Attempt::default()
-            },
+            }),
         },
         EventKind::StepEnded {
             step: "bandit".into(),

@@ -209,7 +209,7 @@ async fn lead<C: Cell>(
                     note(notes, Note::Event(kind)).await;
                 }
                 Frame::Attempt { attempt: seen } => {
-                    let kind = EventKind::NetworkAttempted { step: step.id.clone(), attempt: attempt(seen) };
+                    let kind = EventKind::NetworkAttempted { step: step.id.clone(), attempt: Box::new(attempt(seen)) };
                     note(notes, Note::Event(kind)).await;
                 }
                 Frame::Repeated { id, count } => {

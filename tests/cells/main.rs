@@ -5,6 +5,7 @@
 
 mod agent;
 mod artifacts;
+mod container;
 mod death;
 mod ends;
 mod harness;
@@ -13,3 +14,4 @@ mod network;
 mod scripted;
 mod user;
 mod walls;
+mod witness;
