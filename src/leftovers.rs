@@ -13,9 +13,10 @@ use tempfile::{Builder, NamedTempFile, TempDir};
 /// How temporary names of ours begin; the number of the process that made them follows.
 const TEMPORARY: &str = ".ft-tmp-";
 
-/// A new name that nobody else has, for something that a rename puts into its place.
-fn prefix() -> String {
-    format!("{TEMPORARY}{}-", std::process::id())
+/// A temporary name of this process.
+#[must_use]
+pub fn name(what: &str) -> String {
+    format!("{TEMPORARY}{}-{what}", std::process::id())
 }
 
 /// A temporary file in `folder`, for its owner alone. Gone when dropped, and swept where this process was killed.
@@ -23,7 +24,7 @@ fn prefix() -> String {
 /// # Errors
 /// Where it can't be made.
 pub fn file_in(folder: &Path) -> io::Result<NamedTempFile> {
-    Builder::new().prefix(&prefix()).tempfile_in(folder)
+    Builder::new().prefix(&name("")).tempfile_in(folder)
 }
 
 /// A temporary folder in `folder`, likewise.
@@ -31,7 +32,7 @@ pub fn file_in(folder: &Path) -> io::Result<NamedTempFile> {
 /// # Errors
 /// Where it can't be made.
 pub fn folder_in(folder: &Path) -> io::Result<TempDir> {
-    Builder::new().prefix(&prefix()).tempdir_in(folder)
+    Builder::new().prefix(&name("")).tempdir_in(folder)
 }
 
 /// Makes `link` a symbolic link to `target`, by a rename from `aside`, which is on the same file system.

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub const FT: &str = env!("CARGO_BIN_EXE_ft");
 
 /// What every step does: it leaves two files, and a process in a session of its own that holds its output open.
 const STEP: &str = "mkdir -p artifacts; (setsid sh -c 'setsid sleep 300 & sleep 300' &); echo one > artifacts/NAME.txt; \
-                    sleep .03; head -c 300000 /dev/zero > artifacts/NAME.bin; echo said; sleep .03";
+                    sleep .03; head -c 60000 /dev/zero > artifacts/NAME.bin; echo said; sleep .03";
 
 /// The steps of the repository.
 pub const STEPS: [&str; 3] = ["a", "b", "c"];
@@ -26,7 +27,12 @@ pub struct Repo {
 }
 
 /// The first Python here that `ft` can work with: its folder and `3.11`.
-fn python() -> (PathBuf, String) {
+pub fn python() -> &'static (PathBuf, String) {
+    static PYTHON: OnceLock<(PathBuf, String)> = OnceLock::new();
+    PYTHON.get_or_init(find_python)
+}
+
+fn find_python() -> (PathBuf, String) {
     let probe = "import sys, ensurepip; assert sys.version_info >= (3, 10); print(sys.executable); \
                  print('%d.%d' % sys.version_info[:2])";
     let found = ["python3.11", "python3.12", "python3.13", "python3.10", "python3"].into_iter().find_map(|name| {
@@ -348,6 +354,38 @@ pub fn groups_of(makers: &[i32]) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// One tool of a lock.
+pub fn tool(name: &str, tool: Value) -> serde_json::Map<String, Value> {
+    [(name.to_owned(), tool)].into_iter().collect()
+}
+
+/// Processes of the whole machine with `mark` as a word of their command line.
+pub fn processes(mark: &str) -> Vec<i32> {
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let marked = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        // Who started it has the mark too, as one of its own arguments.
+        !line.starts_with(FT.as_bytes()) && line.split(|byte| *byte == 0).any(|word| word == mark.as_bytes())
+    };
+    pids.filter(marked).collect()
+}
+
+/// Asks until it holds, for at most half a minute.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < until, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// No process with this mark is left. Those that were just killed may still be on their way.
+#[track_caller]
+pub fn nobody(mark: &str) {
+    eventually("the step is gone", || processes(mark).is_empty());
 }
 
 /// Numbers from a seed, the same on every machine (splitmix64).

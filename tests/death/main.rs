@@ -5,5 +5,7 @@
 //! Nothing here needs an index: the repository's environment is a Python without packages.
 #![cfg(target_os = "linux")]
 
+mod ends;
 mod harness;
 mod points;
+mod terminal;
