@@ -66,6 +66,8 @@ pub mod git;
 #[cfg(feature = "host")]
 pub mod hooks;
 #[cfg(feature = "host")]
+pub mod leftovers;
+#[cfg(feature = "host")]
 pub mod lib_py;
 #[cfg(feature = "host")]
 pub mod lock;

@@ -25,6 +25,8 @@ pub(super) enum Note {
     Event(EventKind),
     /// To be shown.
     Glimpse(Glimpse),
+    /// The cell of this step stands still.
+    Paused(String),
 }
 
 /// What came of a step.
@@ -209,6 +211,7 @@ async fn lead<C: Cell>(
                     log.write(&bytes.0)?;
                     note(notes, Note::Glimpse(Glimpse::Output { step: step.id.clone(), stream, bytes: bytes.0 })).await;
                 }
+                Frame::Paused { paused: true } => note(notes, Note::Paused(step.id.clone())).await,
                 Frame::Terminating { after_ms } => {
                     let kind = EventKind::StepTerminating { step: step.id.clone(), after_ms, kill: false };
                     note(notes, Note::Event(kind)).await;
