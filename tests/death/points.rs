@@ -257,6 +257,10 @@ fn hooks(repo: &Repo) -> Vec<(String, String)> {
 fn anew(repo: &Repo, exclude: &[u8]) {
     std::fs::remove_dir_all(repo.root.join(".firsttry")).ok();
     std::fs::remove_file(repo.root.join(".venv-parity")).ok();
+    // Without the list in `.firsttry` what was published would be the user's.
+    std::fs::remove_dir_all(repo.root.join("artifacts")).unwrap();
+    std::fs::create_dir(repo.root.join("artifacts")).unwrap();
+    std::fs::write(repo.root.join("artifacts/mine.txt"), "mine\n").unwrap();
     for (name, _) in hooks(repo) {
         std::fs::remove_file(repo.root.join(".git/hooks").join(name)).unwrap();
     }
