@@ -17,6 +17,7 @@ const SOURCES: &[&str] = &[
     "src/escape.rs",
     "src/frame.rs",
     "src/network.rs",
+    "src/network",
     "src/code.rs",
     "src/bin/ft-agent.rs",
     "Cargo.toml",

@@ -442,8 +442,9 @@ frames! {
     }
 }
 
-/// How many bytes of one stream may be under way in one direction before the receiver said `taken`.
-pub const WINDOW: u32 = 256 * 1024;
+/// How many bytes of one stream may be under way in one direction before the receiver said `taken`. Holds any datagram;
+/// the streams of a cell times this is what each side may have to keep in memory.
+pub const WINDOW: u32 = 128 * 1024;
 
 frames! {
     /// From the host to the agent.

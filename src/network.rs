@@ -5,6 +5,8 @@
 //! `b.a.example.org`, never `example.org`). Entries by name never cover an address that was reached without a look-up:
 //! only who resolves names can tell what stands behind them.
 
+pub mod address;
+
 use crate::frame::{HostEntry, Policy, Verdict};
 
 /// Where somebody wants to go, as far as it is known.

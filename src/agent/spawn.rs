@@ -195,7 +195,7 @@ fn prepare(manifest: &Manifest, facts: &Facts, groups: &mut Groups) -> Result<()
 }
 
 /// Keeps the first `count` of the CPUs this process may use.
-fn narrow_cpus(count: usize) -> rustix::io::Result<()> {
+pub fn narrow_cpus(count: usize) -> rustix::io::Result<()> {
     let allowed = rustix::thread::sched_getaffinity(None)?;
     let mut kept = rustix::thread::CpuSet::new();
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).take(count).for_each(|cpu| kept.set(cpu));

@@ -18,7 +18,7 @@ use crate::code::ExitCode;
 use crate::frame::{Decoder, Spec, ToHelper};
 use crate::linux::cgroup::Groups;
 use crate::linux::process::{Fork, Reaped};
-use crate::linux::{ids, namespaces, process, seccomp};
+use crate::linux::{ids, namespaces, process, route, seccomp};
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
 use std::ffi::OsStr;
@@ -182,6 +182,9 @@ fn build(
     )
     .map_err(fail("namespaces"))?;
     namespaces::loopback_up().map_err(fail("network namespace"))?;
+    if spec.relay {
+        route::everywhere_is_here().map_err(fail("network namespace"))?;
+    }
     // Now, while a low port may be bound.
     let stub = Stub::open().map_err(|e| Failure::new("name server", e))?;
     rustix::system::sethostname(b"ft").map_err(|e| Failure::new("uts namespace", e))?;
@@ -215,6 +218,7 @@ fn build(
         disk_bytes: spec.disk_bytes,
         cpus: spec.cpus,
         mapped_from_root: owner.is_some(),
+        relayed: None,
     };
     Ok((facts, stub))
 }

@@ -7,12 +7,14 @@
 mod conversation;
 mod handshake;
 pub mod namespaces;
+mod relay;
 mod scratch;
 pub mod scripted;
 
 pub use conversation::{Finished, run};
 pub use handshake::{Conversation, Wrong};
-pub use namespaces::{Namespaces, Probe, Unavailable, probe};
+pub use namespaces::{Namespaces, Probe, Unavailable, probe, trials};
+pub use relay::{Resolver, Resolving};
 pub use scratch::remove_scratch;
 
 use crate::lock::CellKind;
@@ -65,6 +67,11 @@ pub struct Mount {
 pub trait Cell: Sync {
     /// Which kind.
     fn kind(&self) -> CellKind;
+
+    /// Who resolves the names that its policy allows.
+    fn resolver(&self) -> Resolver {
+        Resolver::System
+    }
 
     /// Raises the walls and starts the agent behind them.
     ///

@@ -5,7 +5,6 @@
 use super::{Cell, CellError, Handle, Live, Walls};
 use crate::frame::Observed;
 use crate::lock::CellKind;
-use crate::step::Network;
 
 /// The helper and agent, a static program; empty where the host is not Linux.
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "cells are Linux"))]
@@ -79,28 +78,13 @@ impl Unavailable {
     }
 }
 
-impl Namespaces {
-    /// What is asked for and can't be had in this kind of cell.
-    fn unsupported(walls: &Walls) -> Option<CellError> {
-        let what = match &walls.network {
-            Network::Loopback => return None,
-            Network::Allow(hosts) => format!("a network with allowed hosts ({})", hosts.join(", ")),
-            Network::Open => "an open network".to_owned(),
-        };
-        Some(CellError::Unsupported { kind: "namespaces", what })
-    }
-}
-
 impl Cell for Namespaces {
     fn kind(&self) -> CellKind {
         CellKind::Namespaces
     }
 
     async fn launch(&self, walls: &Walls) -> Result<Live, CellError> {
-        match Self::unsupported(walls) {
-            Some(error) => Err(error),
-            None => start::launch(walls, self.terminal).await,
-        }
+        start::launch(walls, self.terminal).await
     }
 }
 
@@ -110,9 +94,21 @@ pub fn probe() -> Probe {
     start::probe()
 }
 
+/// Tries every wall and limit by itself, as this user, and says what was seen. For people: a cell is [`probe`]d whole.
+///
+/// # Errors
+/// Where the agent, which does it, can't be started or does not answer.
+pub fn trials() -> std::io::Result<Vec<Observed>> {
+    start::trials()
+}
+
 #[cfg(not(target_os = "linux"))]
 mod start {
-    use super::{CellError, Handle, Live, Probe, Unavailable, Walls};
+    use super::{CellError, Handle, Live, Observed, Probe, Unavailable, Walls};
+
+    pub(super) fn trials() -> std::io::Result<Vec<Observed>> {
+        Ok(Vec::new())
+    }
 
     pub(super) async fn launch(_: &Walls, _: bool) -> Result<Live, CellError> {
         let _: Option<Box<dyn Handle>> = None;
@@ -126,7 +122,7 @@ mod start {
 
 #[cfg(target_os = "linux")]
 mod start {
-    use super::{AGENT, CellError, Handle, Live, Probe, Unavailable, Walls};
+    use super::{AGENT, CellError, Handle, Live, Observed, Probe, Unavailable, Walls};
     use crate::cell::{Conversation, Work};
     use crate::frame::{BoundPath, Bytes, Decoder, Frame, Payload, Spec, ToAgent, ToHelper};
     use crate::step::Network;
@@ -304,6 +300,30 @@ mod start {
         drop(to);
         let status = child.wait()?;
         heard.map_err(|e| format!("{e}; {status}").into())
+    }
+
+    pub(super) fn trials() -> io::Result<Vec<Observed>> {
+        let scratch = tempfile::tempdir()?;
+        let output = with_agent(scratch.path(), |path| {
+            std::process::Command::new(path)
+                .arg("--try")
+                .arg(scratch.path())
+                .env_clear()
+                .current_dir("/")
+                .stdin(Stdio::null())
+                .stderr(Stdio::piped())
+                .output()
+        })?;
+        let mut decoder = Decoder::default();
+        decoder.push(&output.stdout);
+        match decoder.next::<Frame>() {
+            Ok(Some((Frame::Ready { observed }, _))) => Ok(observed),
+            _ => Err(io::Error::other(format!(
+                "the agent tried nothing ({}): {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            ))),
+        }
     }
 
     fn listen(from: &mut impl Read, to: &mut impl Write) -> Result<Probe, Box<dyn std::error::Error>> {

@@ -9,7 +9,9 @@ pub mod ids;
 pub mod namespaces;
 pub mod notify;
 pub mod process;
+pub mod route;
 pub mod seccomp;
+pub mod trial;
 
 use std::io;
 

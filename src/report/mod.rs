@@ -3,6 +3,7 @@
 
 pub mod allow_list;
 pub mod diff;
+pub mod doctor;
 pub mod explain;
 pub mod fields;
 pub mod github;

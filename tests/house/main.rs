@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 /// What each top-level module may name with `crate::`. Pure modules import only pure modules; effects import pure ones;
 /// wiring imports all; nothing imports wiring.
 const PURE: &[&str] = &[
-    "code", "frame", "network", "finding", "step", "lock", "plan", "results", "event", "run", "outcome", "report",
-    "repo",
+    "code", "frame", "network", "finding", "step", "lock", "plan", "results", "event", "run", "outcome", "doctor",
+    "report", "repo",
 ];
 /// Tools of effects: how git is called, and the Python files we carry.
 const TOOLS: &[&str] = &["git", "lib_py"];
