@@ -161,7 +161,11 @@ impl Outcome {
         if self.bug.is_some() {
             ExitCode::BUG
         } else if let Some(signal) = &self.interrupted {
-            if signal == "SIGINT" { ExitCode::INTERRUPTED } else { ExitCode::TERMINATED }
+            match signal.as_str() {
+                "SIGINT" => ExitCode::INTERRUPTED,
+                "SIGPIPE" => ExitCode::UNREAD,
+                _ => ExitCode::TERMINATED,
+            }
         } else if !self.broken.is_empty() || self.unfinished() {
             ExitCode::INFRASTRUCTURE
         } else {

@@ -73,6 +73,12 @@ pub enum Command {
         after_help = "Examples:\n  ft exec -- pytest -x tests/test_api.py\n  ft exec -- python -c 'import sys; print(sys.version)'"
     )]
     Exec(Exec),
+    /// An interactive shell in a cell with the lock's environment and policy
+    #[command(
+        after_help = "Examples:\n  ft shell                   bash where there is one, else sh; leave it with `exit`\n  \
+        ft shell -- python         another program that wants a terminal\n\nWhat is written in it is gone afterwards. Without a terminal use `ft exec -- COMMAND`."
+    )]
+    Shell(Shell),
     /// The locked environment: build it, verify it, say where it is, remove it
     Env {
         /// What to do with it.
@@ -220,6 +226,17 @@ pub struct Exec {
     pub timeout: Option<u64>,
     /// The command and its arguments
     #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `ft shell`.
+#[derive(Debug, Clone, Args)]
+pub struct Shell {
+    /// Which tree: worktree, index, or a revision
+    #[arg(long, value_name = "TREE", default_value = "worktree")]
+    pub snapshot: String,
+    /// Another program than a shell, and its arguments
+    #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 

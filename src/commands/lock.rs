@@ -9,6 +9,7 @@ use super::survey::{self, Asked};
 use crate::cli::Lock as Args;
 use crate::code::{ExitCode, ParityCode};
 use crate::finding::Finding;
+use crate::leftovers;
 use crate::lock::closure::Closure;
 use crate::lock::collection::{Manifest, unstable};
 use crate::lock::init::{self, ProjectFiles};
@@ -88,10 +89,9 @@ pub(super) fn write(repo: &Repo, path: &Path, text: &str) -> std::io::Result<()>
     }
     let mode =
         std::fs::metadata(&path).map_or(0o644, |meta| std::os::unix::fs::PermissionsExt::mode(&meta.permissions()));
-    let mut file = tempfile::Builder::new()
-        .prefix(".ft-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777))
-        .tempfile_in(folder)?;
+    leftovers::sweep(folder);
+    let mut file = leftovers::file_in(folder)?;
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777))?;
     file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;
     file.persist(&path).map_err(|error| error.error)?;
@@ -309,6 +309,7 @@ fn collect(context: &Context, repo: &Repo, seed: &str, python: Option<&str>) -> 
         deep: false,
         publish: Publish::Nothing,
         timeout_sec: None,
+        terminal: None,
     };
     let style = ui::Style { quiet: true, ..context.style };
     let done = pipeline::execute(context, repo, job, Face::silent(style)).map_err(Failure::infrastructure)?;

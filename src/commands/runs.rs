@@ -1,5 +1,6 @@
 //! The folder of runs: `.firsttry/runs/ID/`, the newest few kept.
 
+use crate::artifacts;
 use crate::outcome::Outcome;
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -19,12 +20,12 @@ pub(super) fn new_id(now: jiff::Timestamp) -> String {
     format!("{}-{:03}-{}", utc.strftime("%Y%m%d-%H%M%S"), utc.millisecond(), std::process::id())
 }
 
-/// Runs that have a record, oldest first.
+/// Runs that are over and have a record, oldest first.
 pub(super) fn list(state: &Path) -> Vec<Kept> {
     let Ok(entries) = std::fs::read_dir(state.join("runs")) else { return Vec::new() };
     let mut runs: Vec<Kept> = entries
         .filter_map(Result::ok)
-        .filter(|entry| entry.path().join("events.jsonl").is_file())
+        .filter(|entry| entry.path().join("events.jsonl").is_file() && artifacts::is_finished(&entry.path()))
         .map(|entry| Kept { id: entry.file_name().to_string_lossy().into_owned(), dir: entry.path() })
         .collect();
     runs.sort();

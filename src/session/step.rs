@@ -25,6 +25,8 @@ pub(super) enum Note {
     Event(EventKind),
     /// To be shown.
     Glimpse(Glimpse),
+    /// The cell of this step stands still.
+    Paused(String),
 }
 
 /// What came of a step.
@@ -67,7 +69,7 @@ fn walls(world: &World, step: &Step, changes: Vec<PathBuf>, dist: Option<PathBuf
     }
 }
 
-fn manifest(step: &Step) -> Manifest {
+fn manifest(step: &Step, terminal: bool) -> Manifest {
     let cwd = if step.cwd.as_str().is_empty() { "/ft/work".to_owned() } else { format!("/ft/work/{}", step.cwd) };
     let bytes = |limit: Option<u64>| limit.unwrap_or(0);
     Manifest {
@@ -84,7 +86,7 @@ fn manifest(step: &Step) -> Manifest {
         artifact_entries: ARTIFACT_ENTRIES,
         artifact_bytes: ARTIFACT_BYTES,
         artifact_ms: ARTIFACT_MS,
-        passthrough: false,
+        passthrough: terminal,
         network: policy(&step.network, &step.deny_quietly),
     }
 }
@@ -209,6 +211,7 @@ async fn lead<C: Cell>(
                     log.write(&bytes.0)?;
                     note(notes, Note::Glimpse(Glimpse::Output { step: step.id.clone(), stream, bytes: bytes.0 })).await;
                 }
+                Frame::Paused { paused: true } => note(notes, Note::Paused(step.id.clone())).await,
                 Frame::Terminating { after_ms } => {
                     let kind = EventKind::StepTerminating { step: step.id.clone(), after_ms, kill: false };
                     note(notes, Note::Event(kind)).await;
@@ -232,7 +235,8 @@ async fn lead<C: Cell>(
         }
         log.finish()
     };
-    let (finished, log) = tokio::join!(cell::run(cell, &walls, manifest(step), &tar, control, frames), listen);
+    let (finished, log) =
+        tokio::join!(cell::run(cell, &walls, manifest(step, world.terminal), &tar, control, frames), listen);
     let (output_sha256, finished) = (log?, finished?);
 
     let Some(ended) = finished.ended else {

@@ -12,3 +12,4 @@ mod first_run;
 mod forged;
 mod harness;
 mod network;
+mod shell;
