@@ -239,9 +239,8 @@ impl Witness {
         if let Some(stub) = &mut self.stub {
             stub.answer(asker, &question, code, &addresses);
         }
-        if verdict != Verdict::Allowed {
-            self.tell(Attempt { verdict, why: escaped(&refused, 100), ..attempt }, channel);
-        }
+        // Also the one that was answered: who only looks a name up needs it in an allow-list all the same.
+        self.tell(Attempt { verdict, why: escaped(&refused, 100), ..attempt }, channel);
     }
 
     fn answer(&mut self, call: &Notification, channel: &mut Channel) {
