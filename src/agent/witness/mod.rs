@@ -322,7 +322,7 @@ impl Witness {
         }
         let names = self.names.get(&at.ip()).cloned().unwrap_or_default();
         let mut verdict = self.verdict(at, &names);
-        let kind = task.socket_type(call.arguments[0]);
+        let (kind, non_blocking) = task.socket_type(call.arguments[0]).unzip();
         let datagram = kind == Some(libc::SOCK_DGRAM) || (kind.is_none() && name != "connect");
         let mut why = String::new();
         if verdict == Verdict::Allowed
@@ -355,7 +355,10 @@ impl Witness {
             ..Attempt::default()
         };
         match &mut self.relay {
-            Some(_) if verdict == Verdict::Allowed => self.deliver(task, call, at, datagram, attempt, channel),
+            Some(_) if verdict == Verdict::Allowed => {
+                let non_blocking = non_blocking.unwrap_or(false);
+                self.deliver(task, call, at, (datagram, non_blocking), attempt, channel)
+            }
             _ => {
                 self.by(task, attempt, channel);
                 Fate::Refused(libc::ENETUNREACH)
@@ -369,14 +372,14 @@ impl Witness {
         task: Task,
         call: &Notification,
         at: SocketAddr,
-        datagram: bool,
+        (datagram, non_blocking): (bool, bool),
         attempt: Attempt,
         channel: &mut Channel,
     ) -> Fate {
         let Some(relay) = &mut self.relay else { return Fate::Refused(libc::ENETUNREACH) };
         let name = attempt.name.clone();
         if !datagram {
-            relay.connect(call.id, at, &name, channel);
+            relay.connect(call.id, at, &name, non_blocking, channel);
             // Read now, while it waits.
             let attempt = self.attributed(Some(task), attempt);
             self.dialing.insert(call.id, attempt);
@@ -387,7 +390,7 @@ impl Witness {
         }
         if call.call != libc::SYS_connect {
             self.by(task, attempt, channel);
-        } else if self.pointed.len() < NAMES {
+        } else if self.pointed.len() < NAMES && !self.pointed.contains_key(&at) {
             // Sends nothing yet, and perhaps never: told with the first datagram.
             let attempt = self.attributed(Some(task), attempt);
             self.pointed.insert(at, attempt);
