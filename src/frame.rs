@@ -245,6 +245,9 @@ record! {
     }
 }
 
+/// Attempts of one verdict that are told one by one.
+pub const LISTED: usize = 1000;
+
 /// What became of an attempt to reach the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
 pub enum Verdict {

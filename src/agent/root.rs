@@ -140,6 +140,10 @@ impl Root {
         self.system()?;
         self.etc()?;
         self.devices()?;
+        if !spec.terminal.is_empty() {
+            // Whoever has a terminal may ask for it by this name (passwords, pagers); TIOCSTI is refused by the filter.
+            self.bind(Path::new("/dev/tty"), "/dev/tty", NO_SUID | NO_EXEC)?;
+        }
         self.proc(spec.relay)?;
         let size = match spec.disk_bytes {
             0 => format!("mode=1777,{MEMORY_DISK}"),

@@ -173,19 +173,22 @@ impl Talk {
                 }
             };
             tokio::select! {
-                read = self.from.read(&mut bytes) => match read {
-                    Ok(0) | Err(_) => {
-                        decoder.finish()?;
-                        return Err(self.cut());
-                    }
-                    Ok(n) => decoder.push(&bytes[..n]),
-                },
+                // What was asked for before what is there, and a deadline last: one that passed while this process was
+                // stopped says nothing about the agent.
+                biased;
                 request = control => match request {
                     Some(request) => {
                         self.clock.asked(&request);
                         self.send(request);
                     }
                     None => self.control = None,
+                },
+                read = self.from.read(&mut bytes) => match read {
+                    Ok(0) | Err(_) => {
+                        decoder.finish()?;
+                        return Err(self.cut());
+                    }
+                    Ok(n) => decoder.push(&bytes[..n]),
                 },
                 () = tokio::time::sleep_until(self.clock.deadline()) => {
                     return Err(CellError::Stalled { seconds: PATIENCE.as_secs() });

@@ -10,12 +10,16 @@ pub mod namespaces;
 mod relay;
 mod scratch;
 pub mod scripted;
+#[cfg(target_os = "linux")]
+mod terminal;
 
 pub use conversation::{Finished, run};
 pub use handshake::{Conversation, Wrong};
 pub use namespaces::{Namespaces, Probe, Unavailable, probe, trials};
 pub use relay::{Resolver, Resolving};
 pub use scratch::remove_scratch;
+#[cfg(target_os = "linux")]
+pub use terminal::{NoTerminal, Terminal};
 
 use crate::lock::CellKind;
 use crate::step::{Limits, Network};

@@ -125,6 +125,7 @@ mod start {
     use super::{AGENT, CellError, Handle, Live, Observed, Probe, Unavailable, Walls};
     use crate::cell::{Conversation, Work};
     use crate::frame::{BoundPath, Bytes, Decoder, Frame, Payload, Spec, ToAgent, ToHelper};
+    use crate::leftovers;
     use crate::step::Network;
     use rustix::fs::{MemfdFlags, SealFlags};
     use std::fs::{self, File};
@@ -272,7 +273,9 @@ mod start {
     }
 
     fn try_one() -> Result<Probe, Box<dyn std::error::Error>> {
-        let scratch = tempfile::tempdir()?;
+        let place = std::env::temp_dir();
+        leftovers::sweep(&place);
+        let scratch = leftovers::folder_in(&place)?;
         let spec = Spec {
             scratch: Bytes(scratch.path().as_os_str().as_bytes().to_vec()),
             probe: true,

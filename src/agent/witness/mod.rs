@@ -16,6 +16,7 @@ pub use stub::Stub;
 
 use super::channel::Channel;
 use super::relay::{Answer, Relay};
+use crate::escape::escaped;
 use crate::frame::{Attempt, Bytes, Frame, Policy, ToAgent, Verdict};
 use crate::linux::notify::{Listener, Notification};
 use crate::network;
@@ -180,7 +181,7 @@ impl Witness {
             }
             let Some(attempt) = self.dialing.remove(&ticket) else { continue };
             let verdict = if refused.is_empty() { Verdict::Allowed } else { Verdict::Denied };
-            self.tell(Attempt { verdict, why: task::escaped(&refused, 100), ..attempt }, channel);
+            self.tell(Attempt { verdict, why: escaped(&refused, 100), ..attempt }, channel);
         }
         for target in spoken {
             if let Some(attempt) = self.pointed.remove(&target) {
@@ -224,7 +225,7 @@ impl Witness {
             stub.answer(asker, &question, code, &addresses);
         }
         if verdict != Verdict::Allowed {
-            self.tell(Attempt { verdict, why: task::escaped(&refused, 100), ..attempt }, channel);
+            self.tell(Attempt { verdict, why: escaped(&refused, 100), ..attempt }, channel);
         }
     }
 
@@ -420,7 +421,7 @@ impl Witness {
             verdict: Verdict::Note,
             call: name.to_owned(),
             protocol: "unix".to_owned(),
-            address: task::escaped(&String::from_utf8_lossy(path), 120),
+            address: escaped(&String::from_utf8_lossy(path), 120),
             why: "this socket of the machine is not in the cell".to_owned(),
             ..Attempt::default()
         };
