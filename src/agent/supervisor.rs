@@ -46,6 +46,11 @@ pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result
             return Err(failure.into());
         }
     };
+    if let (Some(_), Err(why)) = (&relay, &started.listener) {
+        process::signal_all(libc::SIGKILL);
+        let message = format!("nothing can be relayed where calls can't be watched: {why}");
+        return Err(Failure::new("relay", message).into());
+    }
     observed.push(observe::witness(&started.listener.as_ref().map(|_| ()).map_err(Clone::clone)));
     channel.send(&Frame::Ready { observed });
     channel.send(&Frame::Started { pid: started.pid.cast_unsigned() });

@@ -129,8 +129,14 @@ impl Relay {
                 }
             }
             Frame::Shut { stream, reset } => {
-                if let Some(entry) = self.shared.state().lines.get(&stream) {
-                    let _ = entry.told.send(if reset { Told::Reset } else { Told::End });
+                let mut state = self.shared.state();
+                if reset {
+                    // Gone at once: the agent may use its place for another one.
+                    if let Some(entry) = state.lines.remove(&stream) {
+                        let _ = entry.told.send(Told::Reset);
+                    }
+                } else if let Some(entry) = state.lines.get(&stream) {
+                    let _ = entry.told.send(Told::End);
                 }
             }
             Frame::Taken { stream, bytes } => {

@@ -239,17 +239,19 @@ pub fn close_on_exec_from_three() {
     }
 }
 
-/// The type (`SOCK_STREAM`, `SOCK_DGRAM`, ...) of a socket that another process has open under this number,
-/// pidfd_getfd(2). `None` where it is no socket, or the right to trace that process is missing: engines forbid it.
+/// The type (`SOCK_STREAM`, `SOCK_DGRAM`, ...) of a socket that another process has open under this number, and whether
+/// it is non-blocking, pidfd_getfd(2). `None` where it is no socket, or the right to trace that process is missing: engines forbid it.
 #[must_use]
-pub fn socket_type_of(pid: u32, number: u32) -> Option<i32> {
+pub fn socket_type_of(pid: u32, number: u32) -> Option<(i32, bool)> {
     // SAFETY: plain numbers; each descriptor that comes back is new and ours.
     unsafe {
         let pid_fd = check(libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int).ok()?;
         let pid_fd = OwnedFd::from_raw_fd(pid_fd);
         let fd = check(libc::syscall(libc::SYS_pidfd_getfd, pid_fd.as_raw_fd(), number, 0) as libc::c_int).ok()?;
         let fd = OwnedFd::from_raw_fd(fd);
-        rustix::net::sockopt::socket_type(&fd).ok().map(|kind| kind.as_raw().cast_signed())
+        let flags = rustix::fs::fcntl_getfl(&fd).ok()?;
+        let kind = rustix::net::sockopt::socket_type(&fd).ok()?.as_raw().cast_signed();
+        Some((kind, flags.contains(rustix::fs::OFlags::NONBLOCK)))
     }
 }
 

@@ -41,6 +41,13 @@ const BURST: usize = 64;
 /// How long the connection that was allowed to proceed may take to arrive: it never leaves the kernel.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
+/// How long a connect of a non-blocking socket waits for the host before it proceeds to a door that is deaf: an event
+/// loop stands still meanwhile.
+const HOLD: Duration = Duration::from_millis(300);
+
+/// How long such a one may take to arrive: the kernel asks again after 1, 2, 4, ... seconds.
+const LATE_ARRIVAL: Duration = Duration::from_secs(70);
+
 /// What became of a connect that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -63,6 +70,8 @@ pub struct Relay {
     flows: HashMap<(u32, SocketAddr), u32>,
     answers: Vec<Answer>,
     spoken: Vec<SocketAddr>,
+    /// Calls that proceed at some time, in order.
+    held: VecDeque<(Instant, u32)>,
 }
 
 /// What a number stands for. Streams and flows have theirs in frames as well.
@@ -80,6 +89,8 @@ enum Open {
 struct Dialing {
     ticket: u64,
     target: SocketAddr,
+    /// The call has proceeded although the host has not answered: its connection is in the making, at a door that does not answer.
+    proceeded: bool,
 }
 
 impl AsFd for Relay {
@@ -108,18 +119,23 @@ impl Relay {
             flows: HashMap::new(),
             answers: Vec::new(),
             spoken: Vec::new(),
+            held: VecDeque::new(),
         })
     }
 
-    /// A connect over TCP waits: it is answered by [`Relay::answers`] when the host has tried.
-    pub fn connect(&mut self, ticket: u64, target: SocketAddr, name: &str, channel: &mut Channel) {
-        if self.streams() >= STREAMS {
+    /// A connect over TCP waits: it is answered by [`Relay::answers`] when the host has tried, or, of a non-blocking
+    /// socket, when that takes long: then its connection stays in the making until the host has.
+    pub fn connect(&mut self, ticket: u64, target: SocketAddr, name: &str, non_blocking: bool, channel: &mut Channel) {
+        if self.streams() >= STREAMS && !self.forget_an_idle_flow(channel) {
             self.answers.push(Answer { ticket, errno: libc::ENOBUFS, refused: String::new() });
             return;
         }
         let stream = self.number();
         channel.send(&dial(stream, 6, target, name));
-        self.open.insert(stream, Open::Dialing(Dialing { ticket, target }));
+        self.open.insert(stream, Open::Dialing(Dialing { ticket, target, proceeded: false }));
+        if non_blocking {
+            self.held.push_back((Instant::now() + HOLD, stream));
+        }
     }
 
     /// A datagram is about to be sent there, or a socket to be pointed there: makes that somebody takes it.
@@ -157,7 +173,9 @@ impl Relay {
             Some(Open::Door(door)) => door.due(),
             _ => None,
         });
-        due.min().map(|due| due.saturating_duration_since(Instant::now()))
+        due.chain(self.held.front().map(|(until, _)| *until))
+            .min()
+            .map(|due| due.saturating_duration_since(Instant::now()))
     }
 
     /// Whether there is a connection whose last word has not come from the step yet.
@@ -168,6 +186,7 @@ impl Relay {
     /// Deals with what is ready, within bounds, unless the host is too slow to be told more.
     pub fn turn(&mut self, channel: &mut Channel) {
         self.close_doors_that_are_due(channel);
+        self.let_proceed();
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BURST];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -267,10 +286,20 @@ impl Relay {
     fn dialed(&mut self, number: u32, errno: i32, refused: String, channel: &mut Channel) {
         match self.open.get(&number) {
             Some(Open::Flow(_)) if errno != 0 => self.forget_flow(number),
-            Some(Open::Dialing(Dialing { ticket, target })) => {
-                let (ticket, target) = (*ticket, *target);
+            Some(Open::Stream(_)) if errno != 0 => {
+                if let Some(Open::Stream(stream)) = self.open.get_mut(&number) {
+                    stream.reset();
+                    self.settle(number);
+                }
+            }
+            Some(Open::Dialing(Dialing { ticket, target, proceeded, .. })) => {
+                let (ticket, target, proceeded) = (*ticket, *target, *proceeded);
                 self.open.remove(&number);
-                let errno = if errno == 0 { self.open_door(target, number).err().unwrap_or(0) } else { errno };
+                if proceeded {
+                    self.arrives_late(target, number, errno);
+                    return;
+                }
+                let errno = if errno == 0 { self.open_door(target, number, ARRIVAL).err().unwrap_or(0) } else { errno };
                 if errno != 0 {
                     // A connection that nobody can come for; of one that was not made the host knows nothing.
                     channel.send(&Frame::Shut { stream: number, reset: true });
@@ -281,21 +310,62 @@ impl Relay {
         }
     }
 
-    /// Lets one more connection in at this address.
-    fn open_door(&mut self, target: SocketAddr, stream: u32) -> Result<(), i32> {
-        let number = match self.doors.get(&target) {
-            Some(number) => *number,
-            None => {
-                let door = Door::open(target).map_err(number_of)?;
-                let number = self.number();
-                self.watch(door.as_fd(), number)?;
-                self.doors.insert(target, number);
-                self.open.insert(number, Open::Door(door));
-                number
-            }
-        };
+    /// What the host says of a connect that has proceeded: the door hears its next try, or is gone by then.
+    fn arrives_late(&mut self, target: SocketAddr, stream: u32, errno: i32) {
+        let Some(number) = self.doors.get(&target).copied() else { return };
         if let Some(Open::Door(door)) = self.open.get_mut(&number) {
-            door.expect(stream, Instant::now() + ARRIVAL);
+            door.awaited -= 1;
+        }
+        if errno == 0 {
+            // It is there, so that nothing has to be opened that could fail.
+            let _ = self.open_door(target, stream, LATE_ARRIVAL);
+        }
+        self.close_door_of_nobody(number);
+    }
+
+    /// Lets those calls proceed that have waited for long enough: to a door that does not answer.
+    fn let_proceed(&mut self) {
+        let now = Instant::now();
+        while let Some((_, stream)) = self.held.front().copied().filter(|(until, _)| *until <= now) {
+            self.held.pop_front();
+            let Some(Open::Dialing(dialing)) = self.open.get_mut(&stream) else { continue };
+            let (ticket, target) = (dialing.ticket, dialing.target);
+            // Where no door can be made it waits on, as a call of a blocking socket does.
+            let Ok(number) = self.door_at(target, true) else { continue };
+            if let Some(Open::Door(door)) = self.open.get_mut(&number) {
+                door.awaited += 1;
+            }
+            if let Some(Open::Dialing(dialing)) = self.open.get_mut(&stream) {
+                dialing.proceeded = true;
+            }
+            self.answers.push(Answer { ticket, errno: 0, refused: String::new() });
+        }
+    }
+
+    /// The door at this address, made where there is none yet.
+    fn door_at(&mut self, target: SocketAddr, deaf: bool) -> Result<u32, i32> {
+        if let Some(number) = self.doors.get(&target) {
+            return Ok(*number);
+        }
+        let door = Door::open(target, deaf).map_err(number_of)?;
+        let number = self.number();
+        if !deaf {
+            self.watch(door.as_fd(), number)?;
+        }
+        self.doors.insert(target, number);
+        self.open.insert(number, Open::Door(door));
+        Ok(number)
+    }
+
+    /// Lets one more connection in at this address.
+    fn open_door(&mut self, target: SocketAddr, stream: u32, within: Duration) -> Result<(), i32> {
+        let number = self.door_at(target, false)?;
+        if let Some(Open::Door(door)) = self.open.get_mut(&number) {
+            door.expect(stream, Instant::now() + within);
+            if door.hear().map_err(number_of)? {
+                let data = epoll::EventData::new_u64(number.into());
+                let _ = epoll::add(&self.poll, door.as_fd(), data, epoll::EventFlags::IN);
+            }
         }
         self.open.insert(stream, Open::Stream(Stream::default()));
         Ok(())
@@ -305,13 +375,26 @@ impl Relay {
     fn admit(&mut self, number: u32, channel: &mut Channel) {
         loop {
             let Some(Open::Door(door)) = self.open.get_mut(&number) else { return };
-            if !door.is_open() {
-                break;
+            let Some((stream, socket)) = door.admit() else { break };
+            if let Some(stream) = stream.or_else(|| self.awaited_at(number)) {
+                self.claim(stream, socket, channel);
             }
-            let Some((stream, socket)) = door.admit() else { return };
-            self.claim(stream, socket, channel);
         }
-        self.close_door(number);
+        self.close_door_of_nobody(number);
+    }
+
+    /// A connect that was completed by chance, when the door heard for another one: its stream, for which the host has
+    /// not answered yet.
+    fn awaited_at(&mut self, number: u32) -> Option<u32> {
+        let Some(Open::Door(door)) = self.open.get_mut(&number) else { return None };
+        let target = door.target;
+        door.awaited = door.awaited.checked_sub(1)?;
+        let stream = self.open.iter().find_map(|(stream, open)| match open {
+            Open::Dialing(dialing) if dialing.proceeded && dialing.target == target => Some(*stream),
+            _ => None,
+        })?;
+        self.open.insert(stream, Open::Stream(Stream::default()));
+        Some(stream)
     }
 
     /// Gives a stream its socket.
@@ -323,9 +406,13 @@ impl Relay {
         }
     }
 
-    fn close_door(&mut self, number: u32) {
-        if let Some(Open::Door(door)) = self.open.remove(&number) {
+    /// Closes a door where nobody is expected any more.
+    fn close_door_of_nobody(&mut self, number: u32) {
+        if let Some(Open::Door(door)) = self.open.get(&number)
+            && !door.is_open()
+        {
             self.doors.remove(&door.target);
+            self.open.remove(&number);
         }
     }
 
@@ -335,7 +422,7 @@ impl Relay {
             .doors
             .values()
             .copied()
-            .filter(|number| matches!(self.open.get(number), Some(Open::Door(door)) if door.due() <= Some(now)))
+            .filter(|number| matches!(self.open.get(number), Some(Open::Door(door)) if door.due().is_some_and(|due| due <= now)))
             .collect();
         for number in due {
             // Whoever arrived in the meantime is let in first.
@@ -345,11 +432,7 @@ impl Relay {
                 channel.send(&Frame::Shut { stream, reset: true });
                 self.open.remove(&stream);
             }
-            if let Some(Open::Door(door)) = self.open.get(&number)
-                && !door.is_open()
-            {
-                self.close_door(number);
-            }
+            self.close_door_of_nobody(number);
         }
     }
 

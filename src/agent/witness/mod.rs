@@ -340,7 +340,7 @@ impl Witness {
         if matches!(verdict, Verdict::Denied | Verdict::Quiet) && self.again(task, name, at) {
             return Fate::Refused(libc::ENETUNREACH);
         }
-        let kind = task.socket_type(call.arguments[0]);
+        let (kind, non_blocking) = task.socket_type(call.arguments[0]).unzip();
         let datagram = kind == Some(libc::SOCK_DGRAM) || (kind.is_none() && name != "connect");
         let mut why = String::new();
         if verdict == Verdict::Allowed
@@ -373,7 +373,10 @@ impl Witness {
             ..Attempt::default()
         };
         match &mut self.relay {
-            Some(_) if verdict == Verdict::Allowed => self.deliver(task, call, at, datagram, attempt, channel),
+            Some(_) if verdict == Verdict::Allowed => {
+                let non_blocking = non_blocking.unwrap_or(false);
+                self.deliver(task, call, at, (datagram, non_blocking), attempt, channel)
+            }
             _ => {
                 let told = self.by(task, attempt, channel);
                 if let Some(told) = told.filter(|_| matches!(verdict, Verdict::Denied | Verdict::Quiet)) {
@@ -413,14 +416,14 @@ impl Witness {
         task: Task,
         call: &Notification,
         at: SocketAddr,
-        datagram: bool,
+        (datagram, non_blocking): (bool, bool),
         attempt: Attempt,
         channel: &mut Channel,
     ) -> Fate {
         let Some(relay) = &mut self.relay else { return Fate::Refused(libc::ENETUNREACH) };
         let name = attempt.name.clone();
         if !datagram {
-            relay.connect(call.id, at, &name, channel);
+            relay.connect(call.id, at, &name, non_blocking, channel);
             // Read now, while it waits.
             let attempt = self.attributed(Some(task), attempt);
             self.dialing.insert(call.id, attempt);
@@ -431,7 +434,7 @@ impl Witness {
         }
         if call.call != libc::SYS_connect {
             self.by(task, attempt, channel);
-        } else if self.pointed.len() < NAMES {
+        } else if self.pointed.len() < NAMES && !self.pointed.contains_key(&at) {
             // Sends nothing yet, and perhaps never: told with the first datagram.
             let attempt = self.attributed(Some(task), attempt);
             self.pointed.insert(at, attempt);

@@ -81,8 +81,9 @@ impl Task {
         caller
     }
 
-    /// The type of a socket, `SOCK_STREAM`, ...; `None` where it is none or can't be looked at.
-    pub fn socket_type(self, fd: u64) -> Option<i32> {
+    /// The type of a socket, `SOCK_STREAM`, ..., and whether it is non-blocking; `None` where it is none or can't be
+    /// looked at.
+    pub fn socket_type(self, fd: u64) -> Option<(i32, bool)> {
         let (pid, _) = self.group()?;
         process::socket_type_of(pid, u32::try_from(fd).ok()?)
     }
