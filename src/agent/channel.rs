@@ -28,6 +28,10 @@ pub struct Channel {
     digest: Sha256,
     /// Readable (by its end) when whoever started us is gone.
     pub alive: Option<OwnedFd>,
+    /// Whoever started us said that the step has written too much.
+    pub over_disk: bool,
+    /// The host wants the end at once ([`ToAgent::Kill`]), also of what is done after the command's.
+    pub hurry: bool,
 }
 
 impl Channel {
@@ -49,6 +53,8 @@ impl Channel {
             frames: 0,
             digest: Sha256::new(),
             alive: None,
+            over_disk: false,
+            hurry: false,
         })
     }
 
@@ -143,8 +149,13 @@ impl Channel {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return Err(Gone),
         }
-        if alive.is_some_and(|i| !fds[i].revents().is_empty()) {
-            return Err(Gone);
+        let said = alive.is_some_and(|i| !fds[i].revents().is_empty());
+        if let Some(starter) = self.alive.as_ref().filter(|_| said) {
+            // It says one thing only; its end is its end.
+            match rustix::io::read(starter, &mut [0; 1]) {
+                Ok(1) => self.over_disk = true,
+                _ => return Err(Gone),
+            }
         }
         Ok(fds[1..=others.len()].iter().map(|fd| !fd.revents().is_empty()).collect())
     }
@@ -163,15 +174,31 @@ impl Channel {
         }
     }
 
-    /// Writes everything that is queued, however long the host takes.
+    /// Writes everything that is queued, however long the host takes, and takes its requests meanwhile: one that is left
+    /// lying would be waited for again and again.
     ///
     /// # Errors
     /// Where it is gone.
     pub fn flush(&mut self) -> io::Result<()> {
+        let gone = |Gone| io::Error::from(io::ErrorKind::BrokenPipe);
+        self.listen().map_err(gone)?;
         while !self.is_flushed() {
-            self.write_some().map_err(|Gone| io::ErrorKind::BrokenPipe)?;
+            self.write_some().map_err(gone)?;
             if !self.is_flushed() {
-                self.wait(&[], None).map_err(|Gone| io::ErrorKind::BrokenPipe)?;
+                self.wait(&[], None).map_err(gone)?;
+                self.listen().map_err(gone)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the requests that are there, when the command is over and nothing can be asked of it any more.
+    fn listen(&mut self) -> Result<(), Gone> {
+        while let Some(request) = self.receive()? {
+            match request {
+                ToAgent::Ping { token } => self.send(&Frame::Pong { token }),
+                ToAgent::Kill {} => self.hurry = true,
+                _ => {}
             }
         }
         Ok(())

@@ -71,6 +71,7 @@ impl Conversation {
     pub fn accept(&mut self, frame: &Frame, raw: &[u8]) -> Result<(), Wrong> {
         use Stage::{Broken, Collecting, Greeted, Over, Raised, Running, Silent};
         let next = match (self.stage, frame) {
+            (Silent, Frame::Raising {}) => return Ok(()),
             (Silent, Frame::Hello { protocol, .. }) if *protocol == PROTOCOL => Greeted,
             (Silent, Frame::Hello { protocol, .. }) => return Err(Wrong::Version(*protocol)),
             (Greeted, Frame::Ready { .. }) => Raised,
@@ -163,6 +164,7 @@ fn name(frame: &Frame) -> &'static str {
         Frame::Sent { .. } => "sent",
         Frame::Shut { .. } => "shut",
         Frame::Taken { .. } => "taken",
+        Frame::Raising {} => "raising",
         Frame::End { .. } => "end",
     }
 }

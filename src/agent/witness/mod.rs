@@ -8,7 +8,6 @@ mod address;
 mod current;
 mod dns;
 mod log;
-mod policy;
 mod stub;
 mod task;
 
@@ -18,6 +17,7 @@ pub use stub::Stub;
 use super::channel::Channel;
 use crate::frame::{Attempt, Bytes, Frame, Policy, ToAgent, Verdict};
 use crate::linux::notify::{Listener, Notification};
+use crate::network;
 use address::Address;
 use current::Current;
 use dns::{Code, Question};
@@ -250,7 +250,7 @@ impl Witness {
             return false;
         }
         let names = self.names.get(&at.ip()).cloned().unwrap_or_default();
-        let mut verdict = policy::destination(&self.policy, at.ip(), at.port(), &names);
+        let mut verdict = self.verdict(at, &names);
         let kind = task.socket_type(call.arguments[0]);
         let datagram = kind == Some(libc::SOCK_DGRAM) || (kind.is_none() && name != "connect");
         let mut why = String::new();
@@ -279,6 +279,18 @@ impl Witness {
         };
         self.by(task, attempt, channel);
         true
+    }
+
+    /// What the policy says of an address, under each name that was given out for it.
+    fn verdict(&self, at: SocketAddr, names: &[String]) -> Verdict {
+        let octets = match at.ip() {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let of = |name: &str| self.policy.verdict(&network::Target { name, address: &octets, port: Some(at.port()) });
+        let all: Vec<Verdict> = std::iter::once("").chain(names.iter().map(String::as_str)).map(of).collect();
+        // A refusal that is expected wins; one name that is allowed is enough.
+        [Verdict::Quiet, Verdict::Allowed].into_iter().find(|verdict| all.contains(verdict)).unwrap_or(Verdict::Denied)
     }
 
     /// A unix socket of the machine that programs like to use, and that is not here.
@@ -320,7 +332,7 @@ impl Witness {
             }
             return;
         }
-        let verdict = policy::lookup(&self.policy, &question.name);
+        let verdict = self.policy.verdict(&network::Target { name: &question.name, ..network::Target::default() });
         let attempt = Attempt {
             verdict,
             call: "lookup".to_owned(),
