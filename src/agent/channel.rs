@@ -204,3 +204,84 @@ impl Channel {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pipe::pipe;
+
+    /// A channel and the host's ends of it.
+    fn channel() -> (Channel, OwnedFd, OwnedFd) {
+        let ((input, to), (from, output)) = (pipe().unwrap(), pipe().unwrap());
+        for fd in [&input, &output] {
+            rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).unwrap();
+        }
+        let channel = Channel {
+            input,
+            output,
+            decoder: Decoder::default(),
+            queue: Vec::new(),
+            sent: 0,
+            frames: 0,
+            digest: Sha256::new(),
+            alive: None,
+            over_disk: false,
+            hurry: false,
+        };
+        (channel, to, from)
+    }
+
+    #[test]
+    fn requests_are_taken_while_a_slow_host_is_written_to() {
+        let (mut channel, to, from) = channel();
+        let say = |request: ToAgent| rustix::io::write(&to, &request.encode()).unwrap();
+        say(ToAgent::Cancel {});
+        say(ToAgent::Ping { token: 7 });
+        say(ToAgent::Kill {});
+        // More than a pipe holds, so that the flush has to wait.
+        for _ in 0..40 {
+            channel.send(&Frame::Tar { bytes: crate::frame::Bytes(vec![0; 8192]) });
+        }
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            let (mut all, mut bytes) = (Decoder::default(), vec![0; 65536]);
+            let mut heard = Vec::new();
+            while heard.len() < 41 {
+                let n = rustix::io::read(&from, &mut bytes).unwrap();
+                all.push(&bytes[..n]);
+                while let Some((frame, _)) = all.next::<Frame>().unwrap() {
+                    heard.push(frame);
+                }
+            }
+            heard
+        });
+        let before = cpu();
+        channel.flush().unwrap();
+        let used = cpu() - before;
+        assert!(channel.hurry);
+        assert!(reader.join().unwrap().contains(&Frame::Pong { token: 7 }));
+        // Waiting means to wait: a request that is left lying keeps the poll awake for all of these 300 ms.
+        assert!(used < Duration::from_millis(150), "{used:?} of CPU");
+        drop(to);
+        channel.send(&Frame::Killing {});
+        assert!(channel.flush().is_err(), "a host that is gone is seen");
+    }
+
+    /// CPU time of this thread.
+    fn cpu() -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap())
+    }
+
+    #[test]
+    fn a_starter_says_one_thing_and_its_end_is_the_end() {
+        let (mut channel, _to, _from) = channel();
+        let (alive, life) = pipe().unwrap();
+        channel.alive = Some(alive);
+        rustix::io::write(&life, b"d").unwrap();
+        channel.wait(&[], None).unwrap();
+        assert!(channel.over_disk);
+        drop(life);
+        assert_eq!(channel.wait(&[], None), Err(Gone));
+    }
+}

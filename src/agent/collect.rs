@@ -264,7 +264,11 @@ pub fn send(channel: &mut Channel, manifest: &Manifest, before: &Before) -> Resu
             // Directories come with their files, so that a pattern does not bring a skeleton of the tree.
             let unchanged = matches!(&what, Found::File(stat) if before.marks.get(path) == Some(&Mark::of(stat)));
             if !matches!(what, Found::Directory) && wanted(manifest, path) && !unchanged {
-                if found.len() < most && hold(&mut held, path) { found.push((path.to_owned(), what)) } else { more += 1 }
+                if found.len() < most && hold(&mut held, path) {
+                    found.push((path.to_owned(), what))
+                } else {
+                    more += 1
+                }
             }
             true
         });

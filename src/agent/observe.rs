@@ -161,7 +161,8 @@ fn limits(facts: &Facts) -> Vec<Observed> {
             Some(group) => wall("pids", group, facts.pids_max.to_string(), true),
             None => {
                 // Since Linux 5.14 each user namespace counts its own.
-                let detail = format!("{} of the cell's user; before Linux 5.14 with all of the caller's", facts.pids_max);
+                let detail =
+                    format!("{} of the cell's user; before Linux 5.14 with all of the caller's", facts.pids_max);
                 wall("pids", "RLIMIT_NPROC", detail, true)
             }
         });

@@ -3,7 +3,7 @@
 //! Runs in a fresh mount namespace with rights over it, before they are given up.
 
 use super::{Failure, witness};
-use crate::frame::{Bytes, Spec, Frame, Payload};
+use crate::frame::{Bytes, Frame, Payload, Spec};
 use crate::linux::namespaces::set_mount_attributes;
 use crate::linux::{CallError, Named};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};

@@ -200,8 +200,7 @@ fn build(
     rustix::system::sethostname(b"ft").map_err(|e| Failure::new("uts namespace", e))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let tree = root::build(spec, scratch)?;
-    let copied =
-        if matches!(tree, root::Tree::Copy(_)) { disk::used(&["/ft/work".into()]) } else { 0 };
+    let copied = if matches!(tree, root::Tree::Copy(_)) { disk::used(&["/ft/work".into()]) } else { 0 };
     if owner.is_some() {
         rustix::thread::set_thread_groups(&[]).map_err(|e| Failure::new("groups", e))?;
         namespaces::unshare(UnshareFlags::NEWUSER).map_err(fail("user namespace"))?;

@@ -266,6 +266,21 @@ mod tests {
     }
 
     #[test]
+    fn signs_of_life_come_before_hello_only_and_are_not_counted() {
+        let all = one_of_each();
+        let mut conversation = Conversation::default();
+        for _ in 0..3 {
+            conversation.accept(&Frame::Raising {}, &Frame::Raising {}.encode()).unwrap();
+        }
+        for frame in &all[..9] {
+            conversation.accept(frame, &frame.encode()).unwrap();
+            assert!(conversation.accept(&Frame::Raising {}, &Frame::Raising {}.encode()).is_err());
+        }
+        conversation.accept(&end_of(&all[..9]), &[]).unwrap();
+        assert!(conversation.is_over());
+    }
+
+    #[test]
     fn nothing_comes_after_the_end() {
         let all = one_of_each();
         for frame in &all {

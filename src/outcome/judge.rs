@@ -269,7 +269,10 @@ fn coverage(plan: &Plan, step: &Step, result: &StepOutcome) -> Option<Finding> {
         (None, Some(_)) => None,
         (None, None) if result.end.is_none() || result.end.as_ref().is_some_and(|end| end.cancelled) => None,
         (None, None)
-            if result.end.as_ref().is_some_and(|end| end.timed_out || end.out_of_memory || end.out_of_disk || end.signal.is_some()) =>
+            if result
+                .end
+                .as_ref()
+                .is_some_and(|end| end.timed_out || end.out_of_memory || end.out_of_disk || end.signal.is_some()) =>
         {
             of_step(plan, step, result).into_iter().next()
         }
