@@ -30,8 +30,6 @@ pub struct Meter {
     pub directories: Vec<PathBuf>,
     /// Bytes that it may write.
     pub limit: u64,
-    /// PID 1 of its cell, in our pid namespace.
-    pub first: i32,
 }
 
 /// Measures until a child ends, and says so on `tell` when it is too much. `before` brings what PID 1 itself put there
@@ -55,7 +53,7 @@ pub fn watch(meter: &Meter, before: &OwnedFd, tell: &OwnedFd) {
         let start = Instant::now();
         let mut sum = Sum { limit, ..Sum::default() };
         meter.directories.iter().for_each(|directory| sum.walk(directory));
-        sum.open(meter.first);
+        sum.open();
         if sum.bytes > limit {
             let _ = rustix::io::write(tell, b"d");
             wait(&mut [PollFd::new(&children, PollFlags::IN)], None);
@@ -108,9 +106,10 @@ impl Sum {
     }
 
     /// Files that were removed and are open in some process of the cell.
-    fn open(&mut self, first: i32) {
+    fn open(&mut self) {
         let space = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-        let Some(cell) = space(&first.to_string()) else { return };
+        // Ours, not asked of PID 1: nobody may look at that one.
+        let Ok(cell) = fs::read_link("/proc/self/ns/pid_for_children") else { return };
         let Ok(processes) = fs::read_dir("/proc") else { return };
         for process in processes.filter_map(Result::ok) {
             let name = process.file_name();

@@ -162,7 +162,7 @@ fn start(
             drop((asked, map));
             if spec.disk_bytes > 0 && !spec.probe {
                 let directories = root::WRITTEN_TO.iter().map(|name| scratch.join(name)).collect();
-                disk::watch(&Meter { directories, limit: spec.disk_bytes, first: pid }, &before, &life);
+                disk::watch(&Meter { directories, limit: spec.disk_bytes }, &before, &life);
             }
             let mut code = ExitCode::INFRASTRUCTURE;
             while let Reaped::Child(ended, status) = process::reap(true) {
