@@ -341,6 +341,9 @@ pub struct StepEnd {
     pub cancelled: bool,
     /// It died of memory.
     pub out_of_memory: bool,
+    /// It wrote more than its disk limit, and was ended for that.
+    #[serde(default)]
+    pub out_of_disk: bool,
     /// Milliseconds from start to end, pauses taken out.
     pub wall_ms: u64,
     /// Milliseconds of CPU, user and kernel, all its processes.

@@ -174,12 +174,27 @@ pub trait Payload: Sized {
     fn decode(kind: u8, input: &[u8]) -> Result<Self, FrameError>;
 
     /// The whole frame, length first.
+    ///
+    /// # Panics
+    /// Where it is larger than [`MAX_FRAME`]: nobody could read it. Whoever puts text of others into a frame bounds it
+    /// before, or uses [`Payload::try_encode`].
     fn encode(&self) -> Vec<u8> {
+        self.try_encode().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The whole frame, length first.
+    ///
+    /// # Errors
+    /// [`FrameError::Length`] where it is larger than [`MAX_FRAME`].
+    fn try_encode(&self) -> Result<Vec<u8>, FrameError> {
         let mut out = vec![0; 4];
         self.encode_into(&mut out);
-        let n = (out.len() - 4) as u32;
-        out[..4].copy_from_slice(&n.to_le_bytes());
-        out
+        let n = out.len() - 4;
+        if n > MAX_FRAME {
+            return Err(FrameError::Length(n));
+        }
+        out[..4].copy_from_slice(&(n as u32).to_le_bytes());
+        Ok(out)
     }
 }
 
@@ -384,6 +399,8 @@ record! {
         pub cancelled: bool,
         /// The kernel ended it, or a limit refused it memory.
         pub out_of_memory: bool,
+        /// It wrote more than its disk limit, or more to one file than one may have.
+        pub out_of_disk: bool,
         /// Bytes of output seen, passed on or not.
         pub output_total: u64,
         /// Bytes of output dropped over the budget.
@@ -439,6 +456,8 @@ frames! {
         20 = Shut { stream: u32, reset: bool }
         /// So many bytes of `received` were handed to the step: the host may send as many more.
         21 = Taken { stream: u32, bytes: u32 }
+        /// A sign of life before `hello`: the tree is being copied. `end` does not count it.
+        22 = Raising {}
     }
 }
 
@@ -569,6 +588,15 @@ mod tests {
             assert_eq!(seen, sent);
             decoder.finish().unwrap();
         }
+    }
+
+    #[test]
+    fn a_frame_that_nobody_could_read_is_not_written() {
+        let output = |n| Frame::Output { stream: 1, bytes: Bytes(vec![0; n]) };
+        // Kind, stream and the length of the bytes take six.
+        assert_eq!(output(MAX_FRAME - 6).try_encode().unwrap().len(), MAX_FRAME + 4);
+        assert_eq!(output(MAX_FRAME - 5).try_encode(), Err(FrameError::Length(MAX_FRAME + 1)));
+        assert!(std::panic::catch_unwind(|| output(MAX_FRAME).encode()).is_err());
     }
 
     #[test]

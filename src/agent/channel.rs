@@ -28,6 +28,10 @@ pub struct Channel {
     digest: Sha256,
     /// Readable (by its end) when whoever started us is gone.
     pub alive: Option<OwnedFd>,
+    /// Whoever started us said that the step has written too much.
+    pub over_disk: bool,
+    /// The host wants the end at once ([`ToAgent::Kill`]), also of what is done after the command's.
+    pub hurry: bool,
 }
 
 impl Channel {
@@ -49,6 +53,8 @@ impl Channel {
             frames: 0,
             digest: Sha256::new(),
             alive: None,
+            over_disk: false,
+            hurry: false,
         })
     }
 
@@ -143,8 +149,13 @@ impl Channel {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return Err(Gone),
         }
-        if alive.is_some_and(|i| !fds[i].revents().is_empty()) {
-            return Err(Gone);
+        let said = alive.is_some_and(|i| !fds[i].revents().is_empty());
+        if let Some(starter) = self.alive.as_ref().filter(|_| said) {
+            // It says one thing only; its end is its end.
+            match rustix::io::read(starter, &mut [0; 1]) {
+                Ok(1) => self.over_disk = true,
+                _ => return Err(Gone),
+            }
         }
         Ok(fds[1..=others.len()].iter().map(|fd| !fd.revents().is_empty()).collect())
     }
@@ -163,17 +174,114 @@ impl Channel {
         }
     }
 
-    /// Writes everything that is queued, however long the host takes.
+    /// Writes everything that is queued, however long the host takes, and takes its requests meanwhile: one that is left
+    /// lying would be waited for again and again.
     ///
     /// # Errors
     /// Where it is gone.
     pub fn flush(&mut self) -> io::Result<()> {
+        let gone = |Gone| io::Error::from(io::ErrorKind::BrokenPipe);
+        self.listen().map_err(gone)?;
         while !self.is_flushed() {
-            self.write_some().map_err(|Gone| io::ErrorKind::BrokenPipe)?;
+            self.write_some().map_err(gone)?;
             if !self.is_flushed() {
-                self.wait(&[], None).map_err(|Gone| io::ErrorKind::BrokenPipe)?;
+                self.wait(&[], None).map_err(gone)?;
+                self.listen().map_err(gone)?;
             }
         }
         Ok(())
+    }
+
+    /// Takes the requests that are there, when the command is over and nothing can be asked of it any more.
+    fn listen(&mut self) -> Result<(), Gone> {
+        while let Some(request) = self.receive()? {
+            match request {
+                ToAgent::Ping { token } => self.send(&Frame::Pong { token }),
+                ToAgent::Kill {} => self.hurry = true,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pipe::pipe;
+
+    /// A channel and the host's ends of it.
+    fn channel() -> (Channel, OwnedFd, OwnedFd) {
+        let ((input, to), (from, output)) = (pipe().unwrap(), pipe().unwrap());
+        for fd in [&input, &output] {
+            rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).unwrap();
+        }
+        let channel = Channel {
+            input,
+            output,
+            decoder: Decoder::default(),
+            queue: Vec::new(),
+            sent: 0,
+            frames: 0,
+            digest: Sha256::new(),
+            alive: None,
+            over_disk: false,
+            hurry: false,
+        };
+        (channel, to, from)
+    }
+
+    #[test]
+    fn requests_are_taken_while_a_slow_host_is_written_to() {
+        let (mut channel, to, from) = channel();
+        let say = |request: ToAgent| rustix::io::write(&to, &request.encode()).unwrap();
+        say(ToAgent::Cancel {});
+        say(ToAgent::Ping { token: 7 });
+        say(ToAgent::Kill {});
+        // More than a pipe holds, so that the flush has to wait.
+        for _ in 0..40 {
+            channel.send(&Frame::Tar { bytes: crate::frame::Bytes(vec![0; 8192]) });
+        }
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            let (mut all, mut bytes) = (Decoder::default(), vec![0; 65536]);
+            let mut heard = Vec::new();
+            while heard.len() < 41 {
+                let n = rustix::io::read(&from, &mut bytes).unwrap();
+                all.push(&bytes[..n]);
+                while let Some((frame, _)) = all.next::<Frame>().unwrap() {
+                    heard.push(frame);
+                }
+            }
+            heard
+        });
+        let before = cpu();
+        channel.flush().unwrap();
+        let used = cpu() - before;
+        assert!(channel.hurry);
+        assert!(reader.join().unwrap().contains(&Frame::Pong { token: 7 }));
+        // Waiting means to wait: a request that is left lying keeps the poll awake for all of these 300 ms.
+        assert!(used < Duration::from_millis(150), "{used:?} of CPU");
+        drop(to);
+        channel.send(&Frame::Killing {});
+        assert!(channel.flush().is_err(), "a host that is gone is seen");
+    }
+
+    /// CPU time of this thread.
+    fn cpu() -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap())
+    }
+
+    #[test]
+    fn a_starter_says_one_thing_and_its_end_is_the_end() {
+        let (mut channel, _to, _from) = channel();
+        let (alive, life) = pipe().unwrap();
+        channel.alive = Some(alive);
+        rustix::io::write(&life, b"d").unwrap();
+        channel.wait(&[], None).unwrap();
+        assert!(channel.over_disk);
+        drop(life);
+        assert_eq!(channel.wait(&[], None), Err(Gone));
     }
 }

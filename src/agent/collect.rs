@@ -33,6 +33,13 @@ const DEPTH: usize = 64;
 const CROWD: usize = 100_000;
 const NAMED: u64 = 1000;
 
+/// Bytes of names that are held at once, of the directories that are being walked and of what was found in them. A name
+/// can have 4 KiB, and a hundred thousand of those would be more than a cell's memory.
+const NAMES: usize = 16 << 20;
+
+/// What holding a name takes beside its bytes.
+const NAME: usize = 160;
+
 /// Files in the record of what was there before; a larger tree is compared no further.
 const RECORD: usize = 1_000_000;
 
@@ -66,11 +73,13 @@ impl Before {
     /// Looks at every file that matches.
     pub fn record(manifest: &Manifest) -> Before {
         let mut marks = HashMap::new();
+        let mut held = 4 * NAMES;
         for place in places(manifest) {
             walk(&Path::new(WORK).join(&place), &place, 0, &mut |path, found| {
                 if let Found::File(stat) = found
                     && marks.len() < RECORD
                     && wanted(manifest, path)
+                    && hold(&mut held, path)
                 {
                     marks.insert(path.to_owned(), Mark::of(&stat));
                 }
@@ -111,6 +120,13 @@ fn wanted(manifest: &Manifest, path: &Path) -> bool {
     manifest.collect.iter().any(|pattern| fast_glob::glob_match(pattern.trim_start_matches("./"), path))
 }
 
+/// Takes a path's share of what may be held; false where nothing is left.
+fn hold(room: &mut usize, path: &Path) -> bool {
+    let left = room.checked_sub(path.as_os_str().len() + NAME);
+    *room = left.unwrap_or(*room);
+    left.is_some()
+}
+
 enum Found {
     Directory,
     File(Stat),
@@ -131,16 +147,30 @@ fn walk(at: &Path, name: &Path, depth: usize, visit: &mut impl FnMut(&Path, Foun
             return;
         }
     };
-    walk_open(&directory, name, depth, visit);
+    walk_open(&directory, name, depth, NAMES, visit);
 }
 
-fn walk_open(directory: &OwnedFd, name: &Path, depth: usize, visit: &mut impl FnMut(&Path, Found) -> bool) {
+/// `room` is what names of this directory and those below it may take.
+fn walk_open(
+    directory: &OwnedFd,
+    name: &Path,
+    depth: usize,
+    mut room: usize,
+    visit: &mut impl FnMut(&Path, Found) -> bool,
+) {
+    let mut more = false;
     let mut names: Vec<OsString> = match Dir::read_from(directory) {
         Ok(entries) => entries
             .filter_map(Result::ok)
             .map(|entry| OsString::from_vec(entry.file_name().to_bytes().to_vec()))
             .filter(|entry| entry != "." && entry != "..")
             .take(CROWD + 1)
+            .take_while(|entry| {
+                let left = room.checked_sub(entry.len() + NAME);
+                more = left.is_none();
+                room = left.unwrap_or(room);
+                !more
+            })
             .collect(),
         Err(e) => {
             visit(name, Found::Failed(e));
@@ -148,8 +178,8 @@ fn walk_open(directory: &OwnedFd, name: &Path, depth: usize, visit: &mut impl Fn
         }
     };
     names.sort_unstable();
-    if names.len() > CROWD {
-        names.pop();
+    if more || names.len() > CROWD {
+        names.truncate(CROWD);
         visit(name, Found::Other("a directory with more entries than are looked at; the rest of it"));
     }
     for entry in names {
@@ -174,7 +204,7 @@ fn walk_open(directory: &OwnedFd, name: &Path, depth: usize, visit: &mut impl Fn
                     continue;
                 }
                 match open(directory, &entry, OFlags::DIRECTORY) {
-                    Ok(inner) => walk_open(&inner, &path, depth + 1, visit),
+                    Ok(inner) => walk_open(&inner, &path, depth + 1, room, visit),
                     Err(e) => {
                         visit(&path, Found::Failed(e));
                     }
@@ -217,6 +247,7 @@ fn open(directory: impl std::os::fd::AsFd, path: &OsStr, extra: OFlags) -> rusti
 /// Where the host is gone.
 pub fn send(channel: &mut Channel, manifest: &Manifest, before: &Before) -> Result<(), Gone> {
     let most = usize::try_from(manifest.artifact_entries).unwrap_or(usize::MAX).saturating_add(CROWD);
+    let mut held = NAMES;
     let mut collector = Collector {
         archive: tar::Builder::new(Pieces { channel, pending: Vec::with_capacity(PIECE) }),
         refused: 0,
@@ -233,19 +264,24 @@ pub fn send(channel: &mut Channel, manifest: &Manifest, before: &Before) -> Resu
             // Directories come with their files, so that a pattern does not bring a skeleton of the tree.
             let unchanged = matches!(&what, Found::File(stat) if before.marks.get(path) == Some(&Mark::of(stat)));
             if !matches!(what, Found::Directory) && wanted(manifest, path) && !unchanged {
-                if found.len() < most { found.push((path.to_owned(), what)) } else { more += 1 }
+                if found.len() < most && hold(&mut held, path) {
+                    found.push((path.to_owned(), what))
+                } else {
+                    more += 1
+                }
             }
             true
         });
         collector.refused += more;
         for (path, what) in found {
+            held += path.as_os_str().len() + NAME;
             collector.take(Path::new(WORK), "work", &path, what);
         }
     }
     let mut found = Vec::new();
     let mut more = 0;
     walk(Path::new(OUT), Path::new(""), 0, &mut |path, what| {
-        if found.len() < most {
+        if found.len() < most && hold(&mut held, path) {
             found.push((path.to_owned(), what))
         } else {
             more += 1
@@ -316,6 +352,9 @@ impl Collector<'_> {
     }
 
     fn within_budget(&mut self, bytes: u64) -> Result<(), String> {
+        if self.archive.get_ref().channel.hurry {
+            return Err("the run was ended at once".into());
+        }
         if Instant::now() >= self.deadline {
             return Err("the time for collecting ran out".into());
         }

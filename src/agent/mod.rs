@@ -8,6 +8,8 @@
 
 mod channel;
 mod collect;
+mod complaint;
+mod disk;
 mod escalation;
 mod observe;
 mod relay;
@@ -32,7 +34,8 @@ struct Failure {
 
 impl Failure {
     fn new(stage: &'static str, message: impl std::fmt::Display) -> Failure {
-        Failure { stage, message: message.to_string() }
+        // It may name the whole environment of a step, and a frame has an end.
+        Failure { stage, message: message.to_string().chars().take(16 * 1024).collect() }
     }
 }
 

@@ -21,8 +21,10 @@ pub struct Facts {
     pub memory_bytes: u64,
     /// Limit of processes; 0 for none.
     pub pids_max: u64,
-    /// Size of `/tmp`; 0 for the kernel's default.
+    /// Bytes that the step may write; 0 for no limit.
     pub disk_bytes: u64,
+    /// What the copy of the tree takes, where it was copied.
+    pub copied: u64,
     /// CPUs of the affinity mask; 0 for all.
     pub cpus: u32,
     /// Root started the cell, and the step has another kernel uid.
@@ -59,6 +61,7 @@ pub fn observe(facts: &Facts) -> Vec<Observed> {
     let capabilities: Vec<String> = ["CapPrm", "CapEff", "CapBnd", "CapAmb"].iter().map(|n| field(n)).collect();
     let none = capabilities.iter().all(|c| !c.is_empty() && c.chars().all(|digit| digit == '0'));
     all.push(wall("capabilities", "dropped, bounding set included", capabilities.join(" "), none));
+    all.push(groups(&field("Groups"), facts));
     let nnp = field("NoNewPrivs");
     all.push(wall("no_new_privs", "prctl", nnp.clone(), nnp == "1"));
     let filter = field("Seccomp");
@@ -136,6 +139,15 @@ fn user(ids: &str, facts: &Facts) -> Observed {
     wall("user", if facts.raised { mechanism } else { "uid" }, format!("uid {ids}; map {}", map.join(" ")), !root)
 }
 
+/// Only root may give groups up (user_namespaces(7)): an ordinary user's step keeps the caller's. What they may reach is
+/// not in the cell.
+fn groups(further: &str, facts: &Facts) -> Observed {
+    match further {
+        "" => wall("groups", "dropped", "none but its own", true),
+        _ => wall("groups", "mount namespace", format!("kept: {further}"), facts.raised),
+    }
+}
+
 /// Tries to write where only reading is allowed.
 fn read_only() -> Observed {
     let refused = ["/", "/usr", "/etc"].iter().all(|directory| {
@@ -180,13 +192,24 @@ fn limits(facts: &Facts) -> Vec<Observed> {
     if facts.pids_max > 0 {
         all.push(match facts.pids {
             Some(group) => wall("pids", group, facts.pids_max.to_string(), true),
-            None => wall("pids", "RLIMIT_NPROC", format!("{} of the cell's user", facts.pids_max), true),
+            None => {
+                // Since Linux 5.14 each user namespace counts its own.
+                let detail =
+                    format!("{} of the cell's user; before Linux 5.14 with all of the caller's", facts.pids_max);
+                wall("pids", "RLIMIT_NPROC", detail, true)
+            }
         });
     }
     if facts.disk_bytes > 0 {
-        let detail = format!("{} bytes for /tmp; the tree and /ft/out have no limit of their own", facts.disk_bytes);
-        all.push(wall("disk", "size of /tmp", detail, false));
+        let detail = format!(
+            "{} bytes for tree, home and /ft/out together, measured every {} ms; as many for /tmp, and for one file",
+            facts.disk_bytes,
+            super::disk::PAUSE.as_millis()
+        );
+        all.push(wall("disk", "measured and ended; size of /tmp", detail, true));
     }
+    all.push(wall("output", "counted by PID 1", "what is over the limit is dropped", true));
+    all.push(wall("files", "RLIMIT_NOFILE", super::spawn::FILES.0.to_string(), true));
     if facts.cpus > 0 {
         all.push(wall("cpus", "affinity mask", facts.cpus.to_string(), true));
     }

@@ -3,7 +3,7 @@
 //! Runs in a fresh mount namespace with rights over it, before they are given up.
 
 use super::{Failure, witness};
-use crate::frame::{Bytes, Spec};
+use crate::frame::{Bytes, Frame, Payload, Spec};
 use crate::linux::namespaces::set_mount_attributes;
 use crate::linux::{CallError, Named};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
@@ -13,12 +13,16 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where the cell's directories stand, below the scratch directory. `overlay` and `root` are of no use afterwards.
 const SCRATCH: [&str; 5] = ["changes", "home", "out", "overlay", "root"];
 
 /// The file in which the step says which test runs.
 const SLOTS: &str = "slots";
+
+/// Those of them that the step writes to.
+pub const WRITTEN_TO: [&str; 3] = ["changes", "home", "out"];
 
 /// System directories, where the host has them. `/opt` and `/srv` are not among them: an interpreter there is named by
 /// the spec. The stores are where NixOS and Guix keep what `/usr` holds elsewhere.
@@ -70,6 +74,21 @@ const PROC_HIDDEN: [&str; 7] =
 
 /// How much memory `/tmp` and `/dev/shm` may each take where the lock sets no limit: together less than the machine has.
 const MEMORY_DISK: &str = "size=25%,nr_inodes=1m";
+
+/// A tmpfs of this size. Each name takes memory of the kernel's that no size counts, so there are no more of them than
+/// blocks.
+fn sized(bytes: u64) -> String {
+    format!("size={bytes},nr_inodes={}", (bytes / 4096).max(64))
+}
+
+/// What `/dev/shm` may take, and `/tmp` where the lock says nothing of disk: with a limit of memory, not more than half
+/// of that, because where rlimits hold it nothing else counts what lies there.
+fn in_memory(memory_bytes: u64) -> String {
+    match memory_bytes {
+        0 => MEMORY_DISK.to_owned(),
+        bytes => sized(bytes / 2),
+    }
+}
 const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
 const NO_DEV: u64 = libc::MOUNT_ATTR_NODEV;
@@ -139,15 +158,15 @@ impl Root {
         self.tmpfs("/", "mode=755,size=4m", MountFlags::NOSUID | MountFlags::NODEV)?;
         self.system()?;
         self.etc()?;
-        self.devices()?;
+        self.devices(spec.memory_bytes)?;
         if !spec.terminal.is_empty() {
             // Whoever has a terminal may ask for it by this name (passwords, pagers); TIOCSTI is refused by the filter.
             self.bind(Path::new("/dev/tty"), "/dev/tty", NO_SUID | NO_EXEC)?;
         }
         self.proc(spec.relay)?;
         let size = match spec.disk_bytes {
-            0 => format!("mode=1777,{MEMORY_DISK}"),
-            bytes => format!("mode=1777,size={bytes}"),
+            0 => format!("mode=1777,{}", in_memory(spec.memory_bytes)),
+            bytes => format!("mode=1777,{}", sized(bytes)),
         };
         self.tmpfs("/tmp", &size, MountFlags::NOSUID | MountFlags::NODEV)?;
         for empty in ["/run", "/sys", "/var/cache", "/var/lib"] {
@@ -248,7 +267,8 @@ impl Root {
         self.link("../usr/lib/os-release", "/etc/os-release")
     }
 
-    fn devices(&self) -> Result<(), CallError> {
+    fn devices(&self, memory_bytes: u64) -> Result<(), CallError> {
+        let shared = in_memory(memory_bytes);
         self.directory("/dev")?;
         for name in DEVICES {
             // Not NODEV, which would make it a device that can't be opened.
@@ -263,7 +283,7 @@ impl Root {
         ] {
             self.link(target, &format!("/dev/{name}"))?;
         }
-        self.tmpfs("/dev/shm", &format!("mode=1777,{MEMORY_DISK}"), MountFlags::NOSUID | MountFlags::NODEV)?;
+        self.tmpfs("/dev/shm", &format!("mode=1777,{shared}"), MountFlags::NOSUID | MountFlags::NODEV)?;
         let pts = self.directory("/dev/pts")?;
         mount("devpts", &pts, "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, "newinstance,ptmxmode=0666,mode=620")
     }
@@ -318,8 +338,9 @@ impl Root {
         match self.overlay(&layers, scratch, &work) {
             Ok(()) => Ok(Tree::Overlay),
             Err(refused) => {
+                let mut alive = SignsOfLife::default();
                 for layer in layers.iter().rev() {
-                    copy_tree(layer, &changes).named(|| format!("copy {}", layer.display()))?;
+                    copy_tree(layer, &changes, &mut || alive.give()).named(|| format!("copy {}", layer.display()))?;
                 }
                 self.bind(&changes, "/ft/work", NO_SUID | NO_DEV)?;
                 Ok(Tree::Copy(refused.source.raw_os_error().unwrap_or(0)))
@@ -363,6 +384,23 @@ impl Root {
     }
 }
 
+/// Tells the host, which waits for `hello`, that a long copy goes on: once a second.
+#[derive(Default)]
+struct SignsOfLife {
+    last: Option<Instant>,
+}
+
+impl SignsOfLife {
+    fn give(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(*self.last.get_or_insert(now)) >= Duration::from_secs(1) {
+            self.last = Some(now);
+            // The stream is empty but for these few bytes: it does not block, and a host that is gone is seen later.
+            let _ = rustix::io::write(io::stdout(), &Frame::Raising {}.encode());
+        }
+    }
+}
+
 fn mount(source: &str, target: &Path, kind: &str, flags: MountFlags, options: &str) -> Result<(), CallError> {
     let call = || format!("mount {kind} at {}", target.display());
     let options = CString::new(options).map_err(io::Error::from).named(call)?;
@@ -370,8 +408,9 @@ fn mount(source: &str, target: &Path, kind: &str, flags: MountFlags, options: &s
 }
 
 /// Lays a copy of `from` over `to`: directories, files (as reflinks where the file system has them), links, modes, times.
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+fn copy_tree(from: &Path, to: &Path, alive: &mut dyn FnMut()) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
+        alive();
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         let meta = entry.metadata()?;
@@ -385,7 +424,7 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
             if fs::symlink_metadata(&target).is_err() {
                 fs::create_dir(&target)?;
             }
-            copy_tree(&source, &target)?;
+            copy_tree(&source, &target, alive)?;
             fs::set_permissions(&target, meta.permissions())?;
         } else if meta.is_symlink() {
             symlink(fs::read_link(&source)?, &target)?;
@@ -427,8 +466,8 @@ mod tests {
         fs::write(at("above/sub/both"), "above").unwrap();
         fs::File::options().write(true).open(at("above/sub/both")).unwrap().set_modified(time).unwrap();
         symlink("sub/both", at("above/becomes_link")).unwrap();
-        copy_tree(&at("below"), &at("to")).unwrap();
-        copy_tree(&at("above"), &at("to")).unwrap();
+        copy_tree(&at("below"), &at("to"), &mut || ()).unwrap();
+        copy_tree(&at("above"), &at("to"), &mut || ()).unwrap();
         assert_eq!(fs::read_to_string(at("to/sub/both")).unwrap(), "above");
         assert_eq!(fs::read_to_string(at("to/sub/only")).unwrap(), "only");
         assert_eq!(fs::read_link(at("to/becomes_link")).unwrap(), Path::new("sub/both"));

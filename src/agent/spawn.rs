@@ -15,7 +15,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Descriptors a step may have open at once: the usual soft limit of a service, and a hard limit that leaves room.
-const FILES: (u64, u64) = (4096, 524_288);
+pub const FILES: (u64, u64) = (4096, 524_288);
 
 /// Bytes of the reason why a command could not be watched.
 const REASON: usize = 200;

@@ -2,6 +2,7 @@
 //! and says how it ended. When [`run`] returns, no process but PID 1 is left that could be killed.
 
 use super::channel::{Channel, Gone};
+use super::complaint::Complaint;
 use super::escalation::{Due, Escalation};
 use super::relay::Relay;
 use super::walls::Behind;
@@ -64,7 +65,10 @@ pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result
     let mut ended = watch.ended;
     let (user, system, peak) = process::children_usage();
     (ended.user_ms, ended.system_ms, ended.peak_bytes) = (millis(user), millis(system), peak);
-    ended.out_of_memory = groups.out_of_memory() > 0;
+    let complained = watch.complaint.heard() && (ended.code, ended.signal) != (0, 0);
+    ended.out_of_memory =
+        groups.out_of_memory() > 0 || (complained && facts.data_limit(manifest.memory_bytes).is_some());
+    ended.out_of_disk |= ended.signal == libc::SIGXFSZ && manifest.file_bytes > 0;
     watch.witness.finish(channel);
     channel.send(&Frame::Exited { ended });
     Ok(())
@@ -89,6 +93,7 @@ struct Watch {
     timers: Escalation,
     timeout_ms: u64,
     output_bytes: u64,
+    complaint: Complaint,
     ended: Ended,
 }
 
@@ -118,6 +123,7 @@ impl Watch {
             timers: Escalation::new(timeout, Duration::from_millis(manifest.grace_ms)),
             timeout_ms: manifest.timeout_ms,
             output_bytes: manifest.output_bytes,
+            complaint: Complaint::default(),
             ended: Ended::default(),
         }
     }
@@ -152,6 +158,12 @@ impl Watch {
                     self.kill_all(channel);
                 }
                 None => {}
+            }
+            if channel.over_disk && !self.ended.out_of_disk {
+                // No grace: it would be time to write more in.
+                self.ended.out_of_disk = true;
+                self.timers.kill(now);
+                self.kill_all(channel);
             }
             if self.ended.killed {
                 let until = *give_up.get_or_insert(now + REAP);
@@ -304,7 +316,7 @@ impl Watch {
     fn read(&mut self, channel: &mut Channel, ready: &[bool]) {
         let mut bytes = [0; 64 * 1024];
         let mut index = 0;
-        let (ended, output_bytes) = (&mut self.ended, self.output_bytes);
+        let (ended, complaint, output_bytes) = (&mut self.ended, &mut self.complaint, self.output_bytes);
         self.sources.retain(|source| {
             let is_ready = ready.get(index).copied().unwrap_or(false);
             index += 1;
@@ -314,6 +326,7 @@ impl Watch {
             match rustix::io::read(&source.pipe, &mut bytes) {
                 Ok(0) => false,
                 Ok(n) => {
+                    complaint.hear(source.stream, &bytes[..n]);
                     let room = if output_bytes == 0 { u64::MAX } else { output_bytes };
                     let passed = ended.output_total - ended.output_dropped;
                     let pass = usize::try_from(room.saturating_sub(passed)).unwrap_or(usize::MAX).min(n);

@@ -10,6 +10,7 @@
 //!   capabilities reach them. It maps [`ids::UNPRIVILEGED`]: a root that only drops capabilities still reads
 //!   `/etc/shadow`, because the file is its own.
 
+use super::disk::{self, Meter};
 use super::observe::Facts;
 use super::spawn::Terminal;
 use super::witness::Stub;
@@ -132,10 +133,14 @@ fn start(
     let (starter_lives, life) = pipe()?;
     let (asked, ask) = pipe()?;
     let (mapped, map) = pipe()?;
+    let (before, begin) = pipe()?;
     match process::fork().map_err(|e| Failure::new("pid namespace", e))? {
         Fork::Child => {
-            drop((life, asked, map));
+            drop((life, asked, map, before));
             let built = build(spec, scratch, owner, &ask, &mapped, groups);
+            if let Ok((facts, _)) = &built {
+                let _ = rustix::io::write(&begin, &facts.copied.to_le_bytes());
+            }
             Ok(match built {
                 Ok((facts, stub)) => Side::Inside(Box::new(Behind {
                     facts,
@@ -152,7 +157,7 @@ fn start(
             })
         }
         Fork::Parent(pid) => {
-            drop((starter_lives, ask, mapped, terminal));
+            drop((starter_lives, ask, mapped, begin, terminal));
             // The stream is PID 1's alone; were it open here too, its end would not be seen.
             close_stdio();
             if !spec.terminal.is_empty() {
@@ -169,6 +174,10 @@ fn start(
                 }
             }
             drop((asked, map));
+            if spec.disk_bytes > 0 && !spec.probe {
+                let directories = root::WRITTEN_TO.iter().map(|name| scratch.join(name)).collect();
+                disk::watch(&Meter { directories, limit: spec.disk_bytes }, &before, &life);
+            }
             let mut code = ExitCode::INFRASTRUCTURE;
             while let Reaped::Child(ended, status) = process::reap(true) {
                 if ended == pid && status.signal == 0 {
@@ -208,6 +217,7 @@ fn build(
     rustix::system::sethostname(b"ft").map_err(|e| Failure::new("uts namespace", e))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let tree = root::build(spec, scratch)?;
+    let copied = if matches!(tree, root::Tree::Copy(_)) { disk::used(&["/ft/work".into()]) } else { 0 };
     if owner.is_some() {
         rustix::thread::set_thread_groups(&[]).map_err(|e| Failure::new("groups", e))?;
         namespaces::unshare(UnshareFlags::NEWUSER).map_err(fail("user namespace"))?;
@@ -228,6 +238,7 @@ fn build(
     let spec_limits = (spec.memory_bytes, spec.pids);
     let facts = Facts {
         raised: true,
+        copied,
         tree,
         memory: groups.memory,
         pids: groups.pids,

@@ -209,8 +209,15 @@ impl Talk {
             Frame::Hello { .. } => {
                 self.clock.greeted();
                 if let Some(manifest) = self.manifest.take() {
-                    self.send(ToAgent::Manifest { manifest });
+                    let request = ToAgent::Manifest { manifest };
+                    // The lock's variables and arguments are in it: they may be more than a frame holds.
+                    request.try_encode()?;
+                    self.send(request);
                 }
+                return Ok(());
+            }
+            Frame::Raising {} => {
+                self.clock.greeted();
                 return Ok(());
             }
             Frame::Tar { bytes } => return self.spool.write(&bytes.0),
@@ -244,11 +251,40 @@ impl Talk {
         }
         // Waiting here is the back-pressure: the pipe fills, and the command waits in its write. Our own deadline does
         // not run meanwhile, and the agent's timers do.
-        self.frames.send(frame).await.map_err(|_| CellError::Abandoned)?;
+        self.pass_on(frame).await?;
         self.clock.waited();
         Ok(())
     }
 
+    /// Hands a frame to whoever runs the step, and passes its requests on while it is busy: a Ctrl-C does not wait behind
+    /// a flood of output.
+    async fn pass_on(&mut self, frame: Frame) -> Result<(), CellError> {
+        let frames = self.frames.clone();
+        let mut room = std::pin::pin!(frames.reserve());
+        let permit = loop {
+            let control = async {
+                match &mut self.control {
+                    Some(control) => control.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                permit = &mut room => break permit.map_err(|_| CellError::Abandoned)?,
+                request = control => match request {
+                    Some(request) => {
+                        self.clock.asked(&request);
+                        self.send(request);
+                    }
+                    None => self.control = None,
+                },
+            }
+        };
+        permit.send(frame);
+        Ok(())
+    }
+
+    /// An agent that is gone is seen by reading, so writing to it is no error.
     fn send(&mut self, request: ToAgent) {
         let _ = self.say.send(request);
     }
@@ -292,6 +328,7 @@ impl Clock {
         self.until = budget.map(|budget| Instant::now() + budget + PATIENCE);
     }
 
+    /// It said something: walls that are being raised have as long again.
     fn greeted(&mut self) {
         self.set(Some(RAISING));
     }

@@ -71,6 +71,7 @@ impl Conversation {
     pub fn accept(&mut self, frame: &Frame, raw: &[u8]) -> Result<(), Wrong> {
         use Stage::{Broken, Collecting, Greeted, Over, Raised, Running, Silent};
         let next = match (self.stage, frame) {
+            (Silent, Frame::Raising {}) => return Ok(()),
             (Silent, Frame::Hello { protocol, .. }) if *protocol == PROTOCOL => Greeted,
             (Silent, Frame::Hello { protocol, .. }) => return Err(Wrong::Version(*protocol)),
             (Greeted, Frame::Ready { .. }) => Raised,
@@ -163,6 +164,7 @@ fn name(frame: &Frame) -> &'static str {
         Frame::Sent { .. } => "sent",
         Frame::Shut { .. } => "shut",
         Frame::Taken { .. } => "taken",
+        Frame::Raising {} => "raising",
         Frame::End { .. } => "end",
     }
 }
@@ -261,6 +263,21 @@ mod tests {
     fn another_protocol_is_refused_by_number() {
         let frame = Frame::Hello { protocol: PROTOCOL + 1, version: String::new() };
         assert_eq!(Conversation::default().accept(&frame, &[]), Err(Wrong::Version(PROTOCOL + 1)));
+    }
+
+    #[test]
+    fn signs_of_life_come_before_hello_only_and_are_not_counted() {
+        let all = one_of_each();
+        let mut conversation = Conversation::default();
+        for _ in 0..3 {
+            conversation.accept(&Frame::Raising {}, &Frame::Raising {}.encode()).unwrap();
+        }
+        for frame in &all[..9] {
+            conversation.accept(frame, &frame.encode()).unwrap();
+            assert!(conversation.accept(&Frame::Raising {}, &Frame::Raising {}.encode()).is_err());
+        }
+        conversation.accept(&end_of(&all[..9]), &[]).unwrap();
+        assert!(conversation.is_over());
     }
 
     #[test]

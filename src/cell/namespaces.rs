@@ -208,7 +208,7 @@ mod start {
             return Err(what("take the agent's pipes")(io::ErrorKind::BrokenPipe.into()));
         };
         drop(handed);
-        let raise = ToHelper::Raise { spec }.encode();
+        let raise = ToHelper::Raise { spec }.try_encode()?;
         // A helper that died says why on its other streams; this is not the place to find out.
         let _ = to.write_all(&raise).await;
         Ok(Live {

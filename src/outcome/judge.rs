@@ -56,6 +56,10 @@ pub(super) fn of_step(plan: &Plan, step: &Step, result: &StepOutcome) -> Vec<Fin
 /// How a command ended, in words that tell memory, signals and exit statuses apart.
 fn how(step: &Step, end: &StepEnd) -> Option<String> {
     let name = &step.id;
+    if end.out_of_disk {
+        let limit = step.limits.disk_bytes.map_or(String::new(), |b| format!(" (limit {} MiB)", b >> 20));
+        return Some(format!("{name} wrote more than its disk limit{limit} and was ended"));
+    }
     match (end.out_of_memory, end.signal, end.code) {
         (true, ..) => Some(format!(
             "{name} ran out of memory{}",
@@ -265,7 +269,10 @@ fn coverage(plan: &Plan, step: &Step, result: &StepOutcome) -> Option<Finding> {
         (None, Some(_)) => None,
         (None, None) if result.end.is_none() || result.end.as_ref().is_some_and(|end| end.cancelled) => None,
         (None, None)
-            if result.end.as_ref().is_some_and(|end| end.timed_out || end.out_of_memory || end.signal.is_some()) =>
+            if result
+                .end
+                .as_ref()
+                .is_some_and(|end| end.timed_out || end.out_of_memory || end.out_of_disk || end.signal.is_some()) =>
         {
             of_step(plan, step, result).into_iter().next()
         }

@@ -226,6 +226,9 @@ pub struct StepReport {
     pub cancelled: bool,
     /// It died of memory.
     pub out_of_memory: bool,
+    /// It wrote more than its disk limit.
+    #[serde(default)]
+    pub out_of_disk: bool,
     /// Seconds it took, pauses taken out.
     pub duration_sec: Option<f64>,
     /// Seconds it was allowed.

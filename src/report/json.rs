@@ -198,6 +198,7 @@ fn of_step(outcome: &Outcome, findings: &[Finding], step: &Step, result: &StepOu
         killed: flag(|end| end.killed),
         cancelled: flag(|end| end.cancelled),
         out_of_memory: flag(|end| end.out_of_memory),
+        out_of_disk: flag(|end| end.out_of_disk),
         duration_sec: end.map(|end| seconds(end.wall_ms)),
         timeout_sec: seconds(step.timeout_ms),
         cpu_sec: end.map(|end| seconds(end.cpu_ms)),

@@ -287,6 +287,7 @@ fn step_end(ended: Ended, output_sha256: String) -> StepEnd {
         killed: ended.killed,
         cancelled: ended.cancelled,
         out_of_memory: ended.out_of_memory,
+        out_of_disk: ended.out_of_disk,
         wall_ms: ended.wall_ms,
         cpu_ms: ended.user_ms + ended.system_ms,
         peak_bytes: ended.peak_bytes,

@@ -103,3 +103,128 @@ fn the_affinity_mask_has_as_many_cpus_as_allowed() {
         Fixture::python("import os; print(len(os.sched_getaffinity(0)))").with(|w, _| w.limits.cpus = Some(1));
     assert_eq!(fixture.run().passed(), "1\n");
 }
+
+/// A cell whose step may write this much.
+fn with_disk(script: &str, mebibytes: u64) -> Fixture {
+    Fixture::python(script).with(|w, m| {
+        w.limits.disk_bytes = Some(mebibytes << 20);
+        m.file_bytes = mebibytes << 20;
+        m.timeout_ms = 60_000;
+    })
+}
+
+/// Ways to fill a disk of 40 MiB with files that are none of them too large; each ends with `full`.
+const FILLERS: [(&str, &str); 6] = [
+    (
+        "the tree",
+        "import time\nfor n in range(80): open(f'f{n}', 'wb').write(b'x' * (1 << 20))\nprint('full', flush=True)\ntime.sleep(20)",
+    ),
+    (
+        "the home",
+        "import time, os\nfor n in range(80): open(os.path.expanduser(f'~/f{n}'), 'wb').write(b'x' * (1 << 20))\nprint('full', flush=True)\ntime.sleep(20)",
+    ),
+    (
+        "the results",
+        "import time\nfor n in range(80): open(f'/ft/out/f{n}', 'wb').write(b'x' * (1 << 20))\nprint('full', flush=True)\ntime.sleep(20)",
+    ),
+    (
+        "files without a name",
+        "import time, os\nkept = []\nfor n in range(80):\n f = open(f'f{n}', 'wb'); f.write(b'x' * (1 << 20)); f.flush(); os.unlink(f'f{n}'); kept.append(f)\nprint('full', flush=True)\ntime.sleep(20)",
+    ),
+    (
+        "names without content",
+        "import time\nfor n in range(20000): open(f'f{n}', 'w').close()\nprint('full', flush=True)\ntime.sleep(20)",
+    ),
+    (
+        "a locked directory",
+        "import time, os\nos.mkdir('d')\nfor n in range(80): open(f'd/f{n}', 'wb').write(b'x' * (1 << 20))\nos.chmod('d', 0)\nprint('full', flush=True)\ntime.sleep(20)",
+    ),
+];
+
+#[test]
+fn a_step_that_fills_the_disk_is_ended_for_that_wherever_it_writes() {
+    for (what, script) in FILLERS {
+        let start = std::time::Instant::now();
+        let ran = with_disk(script, 40).run();
+        assert!(ran.ended().out_of_disk && ran.ended().killed, "{what}: {:?}\n{}", ran.ended(), ran.error);
+        assert!(!ran.ended().timed_out && !ran.ended().cancelled, "{what}");
+        assert!(start.elapsed().as_secs() < 18, "{what}: {:?}", start.elapsed());
+        assert!(wall(&ran, "disk").enforced, "{what}");
+    }
+}
+
+#[test]
+fn the_same_writing_within_the_limit_is_nothing() {
+    for (what, script) in FILLERS {
+        // The control arm: the same program, and room for it.
+        let ran = with_disk(&script.replace("time.sleep(20)", "time.sleep(.5)"), 200).run();
+        assert_eq!(ran.passed(), "full\n", "{what}");
+        assert!(!ran.ended().out_of_disk, "{what}");
+    }
+}
+
+#[test]
+fn what_the_tree_holds_already_is_not_the_steps() {
+    let fixture = with_disk("import time; open('small', 'w').write('x'); time.sleep(.5)", 4);
+    fs::write(fixture.tree().join("large"), vec![7; 20 << 20]).unwrap();
+    super::harness::give_to_step(&fixture.tree());
+    assert!(!fixture.run().ended().out_of_disk);
+}
+
+#[test]
+fn one_file_that_grows_too_large_is_the_disk_limit_too() {
+    let ran =
+        with_disk("import signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL); open('f', 'wb').truncate(1 << 40)", 8)
+            .run();
+    assert_eq!(ran.ended().signal, libc::SIGXFSZ);
+    assert!(ran.ended().out_of_disk);
+    let control = Fixture::python("open('f', 'wb').truncate(1 << 30); print('sparse')");
+    assert_eq!(control.run().passed(), "sparse\n");
+}
+
+#[test]
+fn names_in_tmp_have_an_end_too() {
+    let script = "import itertools\ntry:\n for n in itertools.count(): open(f'/tmp/{n}', 'w').close()\nexcept OSError as e: print(n < 5000, e.errno)";
+    let ran = with_disk(script, 16).run();
+    assert_eq!(ran.passed(), format!("True {}\n", libc::ENOSPC));
+    let control = Fixture::python("for n in range(5000): open(f'/tmp/{n}', 'w').close()\nprint('made')");
+    assert_eq!(control.run().passed(), "made\n");
+}
+
+#[test]
+fn memory_in_many_processes_counts_together_where_a_group_counts() {
+    let script = "import os, time\nfor n in range(8):\n if os.fork() == 0:\n  x = bytearray(40 << 20); time.sleep(5); os._exit(0)\nfor n in range(8): os.wait()\nprint('got it')";
+    let fixture = Fixture::python(script).with(|w, m| {
+        w.limits.memory_bytes = Some(128 << 20);
+        m.timeout_ms = 30_000;
+    });
+    let ran = fixture.run();
+    if wall(&ran, "memory").enforced {
+        assert!(ran.ended().out_of_memory, "{:?}", ran.ended());
+    } else {
+        // Each alone is below it: the report says that this limit does not hold.
+        assert_eq!(ran.passed(), "got it\n");
+    }
+    let control = Fixture::python(script).with(|_, m| m.timeout_ms = 30_000);
+    assert_eq!(control.run().passed(), "got it\n");
+}
+
+#[test]
+fn descriptors_have_an_end() {
+    let script = "kept = []\ntry:\n while True: kept.append(open('/dev/null'))\nexcept OSError as e: print(e.errno, 4000 < len(kept) < 4096)";
+    assert_eq!(Fixture::python(script).run().passed(), format!("{} True\n", libc::EMFILE));
+}
+
+#[test]
+fn a_spin_with_many_threads_stays_on_its_cpu_and_ends_in_time() {
+    let script = "import multiprocessing as m, time\ndef spin():\n while True: pass\n[m.Process(target=spin, daemon=True).start() for _ in range(8)]\ntime.sleep(60)";
+    let fixture = Fixture::python(script).with(|w, m| {
+        w.limits.cpus = Some(1);
+        (m.timeout_ms, m.grace_ms) = (2000, 200);
+    });
+    let ran = fixture.run();
+    assert!(ran.ended().timed_out);
+    let used = ran.ended().user_ms + ran.ended().system_ms;
+    // One CPU can't give more than the time that went by.
+    assert!(used <= ran.ended().wall_ms + 500, "{used} ms of CPU in {} ms", ran.ended().wall_ms);
+}

@@ -106,3 +106,47 @@ fn a_cell_that_says_nothing_more_is_ended_from_outside() {
     let (result, _) = lead_with(&Scripted::cut(&story()[..3]).stalled(), Manifest::default(), &[ToAgent::Kill {}]);
     assert!(matches!(result, Err(CellError::Stalled { .. })), "{result:?}");
 }
+
+#[test]
+fn a_request_does_not_wait_behind_frames_that_nobody_takes() {
+    let mut story = story();
+    for _ in 0..100 {
+        story.insert(4, Frame::Output { stream: 1, bytes: Bytes(b"more".to_vec()) });
+    }
+    let (cell, dir) = (Scripted::whole(&story), tempfile::tempdir().unwrap());
+    let walls = Walls {
+        work: Work::Empty,
+        mounts: Vec::new(),
+        interpreter: None,
+        network: Network::Loopback,
+        limits: Limits::default(),
+        scratch: dir.path().to_owned(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (ask, control) = mpsc::channel(1);
+        let (send, mut receive) = mpsc::channel(1);
+        let tar = dir.path().join("tar");
+        let listen = async {
+            // The first frame fills the channel; from here on the conversation can't hand anything over.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            for _ in 0..3 {
+                let asked = tokio::time::timeout(std::time::Duration::from_secs(5), ask.send(ToAgent::Kill {})).await;
+                asked.expect("a request waits behind frames").unwrap();
+            }
+            while receive.recv().await.is_some() {}
+        };
+        let (result, ()) = tokio::join!(run(&cell, &walls, Manifest::default(), &tar, control, send), listen);
+        result.unwrap();
+    });
+}
+
+#[test]
+fn a_manifest_that_no_frame_holds_is_an_error_of_ours_and_not_sent() {
+    let manifest = Manifest { env: vec![("BIG".into(), "x".repeat(1 << 20))], ..Manifest::default() };
+    let (result, _) = lead(&Scripted::whole(&story()), manifest);
+    assert!(
+        matches!(result, Err(CellError::Frame(firsttry::frame::FrameError::Length(n))) if n > 1 << 20),
+        "{result:?}"
+    );
+}
