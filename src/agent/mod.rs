@@ -13,7 +13,9 @@ mod observe;
 mod root;
 mod spawn;
 mod supervisor;
+mod trial;
 mod walls;
+mod witness;
 
 use crate::code::ExitCode;
 use crate::frame::{Frame, PROTOCOL, ToAgent};
@@ -56,10 +58,21 @@ pub fn main(raise: bool) -> std::process::ExitCode {
     .into()
 }
 
+/// Tries every wall and limit of this machine by itself, with `scratch` as an empty directory to do it in, and says on
+/// standard output what was seen: one [`Frame::Ready`].
+#[must_use]
+pub fn trials(scratch: &std::path::Path) -> std::process::ExitCode {
+    use crate::frame::Payload;
+    use std::io::Write;
+    let said = Frame::Ready { observed: trial::all(scratch) }.encode();
+    let whole = std::io::stdout().write_all(&said).and_then(|()| std::io::stdout().flush());
+    if whole.is_ok() { ExitCode::PASSED } else { ExitCode::INFRASTRUCTURE }.into()
+}
+
 /// Speaks with the host, from `hello` to `bye`.
-fn serve(behind: walls::Behind) -> ExitCode {
+fn serve(mut behind: walls::Behind) -> ExitCode {
     let Ok(mut channel) = Channel::stdio() else { return ExitCode::INFRASTRUCTURE };
-    channel.alive = behind.starter_lives;
+    channel.alive = behind.starter_lives.take();
     let probe = behind.probe;
     if std::process::id() != 1 {
         // Ending everything in reach is what this program does: it must not reach the caller's own processes.
@@ -67,11 +80,12 @@ fn serve(behind: walls::Behind) -> ExitCode {
     }
     channel.send(&Frame::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into() });
     let said = if probe {
-        let observed = observe::observe(&behind.facts);
+        let mut observed = observe::observe(&behind.facts);
+        observed.push(observe::witness(&spawn::try_to_watch()));
         channel.send(&Frame::Ready { observed });
         Ok(())
     } else {
-        conversation(&mut channel, behind.facts, behind.groups, behind.terminal)
+        conversation(&mut channel, behind)
     };
     farewell(channel, said)
 }
@@ -102,12 +116,7 @@ impl From<Failure> for Ended {
     }
 }
 
-fn conversation(
-    channel: &mut Channel,
-    facts: observe::Facts,
-    groups: crate::linux::cgroup::Groups,
-    terminal: Option<spawn::Terminal>,
-) -> Result<(), Ended> {
+fn conversation(channel: &mut Channel, behind: walls::Behind) -> Result<(), Ended> {
     let manifest = loop {
         match channel.receive_blocking()? {
             ToAgent::Manifest { manifest } => break manifest,
@@ -116,9 +125,8 @@ fn conversation(
             _ => {}
         }
     };
-    channel.send(&Frame::Ready { observed: observe::observe(&facts) });
     let before = collect::Before::record(&manifest);
-    supervisor::run(channel, &manifest, &facts, groups, terminal)?;
+    supervisor::run(channel, &manifest, behind)?;
     collect::send(channel, &manifest, &before)?;
     Ok(())
 }

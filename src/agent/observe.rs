@@ -66,6 +66,15 @@ pub fn observe(facts: &Facts) -> Vec<Observed> {
     all
 }
 
+/// Whether refused calls are seen. The other walls hold without it; then violations can't be told.
+pub fn witness(watched: &Result<(), String>) -> Observed {
+    let (detail, holds) = match watched {
+        Ok(()) => ("every connect and addressed send is asked about".to_owned(), true),
+        Err(why) => (format!("violations are not observable: {why}"), false),
+    };
+    wall("witness", "seccomp user notification", detail, holds)
+}
+
 /// No interface but loopback, and no route: a datagram socket can't even be pointed outside.
 fn network() -> Observed {
     let interfaces: Vec<String> = fs::read_to_string("/proc/net/dev")

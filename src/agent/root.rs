@@ -2,7 +2,7 @@
 //!
 //! Runs in a fresh mount namespace with rights over it, before they are given up.
 
-use super::Failure;
+use super::{Failure, witness};
 use crate::frame::{Bytes, Spec};
 use crate::linux::namespaces::set_mount_attributes;
 use crate::linux::{CallError, Named};
@@ -16,6 +16,9 @@ use std::path::{Component, Path, PathBuf};
 
 /// Where the cell's directories stand, below the scratch directory. `overlay` and `root` are of no use afterwards.
 const SCRATCH: [&str; 5] = ["changes", "home", "out", "overlay", "root"];
+
+/// The file in which the step says which test runs.
+const SLOTS: &str = "slots";
 
 /// System directories, where the host has them. `/opt` and `/srv` are not among them: an interpreter there is named by
 /// the spec. The stores are where NixOS and Guix keep what `/usr` holds elsewhere.
@@ -50,8 +53,8 @@ const WRITTEN: [(&str, &str); 7] = [
         "nsswitch.conf",
         "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n",
     ),
-    // Empty: a lookup asks 127.0.0.1, where nobody answers, and fails at once.
-    ("resolv.conf", ""),
+    // The witness's own name server.
+    ("resolv.conf", "nameserver 127.0.0.53\n"),
     (
         "services",
         "ftp 21/tcp\nssh 22/tcp\nsmtp 25/tcp\ndomain 53/tcp\ndomain 53/udp\nhttp 80/tcp\nhttps 443/tcp\nhttps 443/udp\n",
@@ -97,6 +100,14 @@ pub fn make_scratch(scratch: &Path, owner: Option<(u32, u32)>) -> Result<(), Fai
                 .map_err(|e| Failure::new("scratch", format!("own {}: {e}", path.display())))?;
         }
     }
+    make_slots(&scratch.join(SLOTS), owner).map_err(|e| Failure::new("scratch", format!("make {SLOTS}: {e}")))
+}
+
+fn make_slots(path: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
+    fs::File::create(path)?.set_len(witness::SLOTS_SIZE)?;
+    if let Some((uid, gid)) = owner {
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid))?;
+    }
     Ok(())
 }
 
@@ -107,6 +118,7 @@ pub fn clear_scratch(scratch: &Path) {
     let _ = fs::set_permissions(&work, fs::Permissions::from_mode(0o700));
     let _ = fs::remove_dir_all(scratch.join("overlay"));
     let _ = fs::remove_dir(scratch.join("root"));
+    let _ = fs::remove_file(scratch.join(SLOTS));
 }
 
 /// Builds the root and makes it ours; nothing of the old one can be reached afterwards.
@@ -144,6 +156,7 @@ impl Root {
         }
         self.bind(&scratch.join("home"), "/ft/home", NO_SUID | NO_DEV)?;
         self.bind(&scratch.join("out"), "/ft/out", NO_SUID | NO_DEV)?;
+        self.bind(&scratch.join(SLOTS), witness::SLOTS, NO_SUID | NO_DEV | NO_EXEC)?;
         let tree = self.work(&spec.lowers, scratch)?;
         for mount in &spec.mounts {
             let attributes = NO_SUID | NO_DEV | if mount.writable { 0 } else { READ_ONLY };

@@ -3,11 +3,12 @@
 
 use super::channel::{Channel, Gone};
 use super::escalation::{Due, Escalation};
-use super::observe::Facts;
-use super::spawn::{self, Terminal};
+use super::walls::Behind;
+use super::witness::Witness;
 use super::{Ended as Over, Failure};
+use super::{observe, spawn};
 use crate::frame::{Bytes, Ended, Frame, Manifest, ToAgent};
-use crate::linux::cgroup::Groups;
+use crate::linux::notify::Listener;
 use crate::linux::process::{self, Reaped, Status};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -31,17 +32,23 @@ const SURVIVORS: usize = 64;
 ///
 /// # Errors
 /// Where it could not be started, or the host is gone (everything is killed by then).
-pub fn run(
-    channel: &mut Channel,
-    manifest: &Manifest,
-    facts: &Facts,
-    mut groups: Groups,
-    terminal: Option<Terminal>,
-) -> Result<(), Over> {
+pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result<(), Over> {
+    let Behind { facts, mut groups, terminal, stub, routed, .. } = behind;
     let children = process::child_signals().map_err(|e| Failure::new("signals", e))?;
-    let started = spawn::start(manifest, facts, &mut groups, terminal)?;
+    let mut observed = observe::observe(&facts);
+    let started = match spawn::start(manifest, &facts, &mut groups, terminal) {
+        Ok(started) => started,
+        Err(failure) => {
+            channel.send(&Frame::Ready { observed });
+            return Err(failure.into());
+        }
+    };
+    observed.push(observe::witness(&started.listener.as_ref().map(|_| ()).map_err(Clone::clone)));
+    channel.send(&Frame::Ready { observed });
     channel.send(&Frame::Started { pid: started.pid.cast_unsigned() });
-    let mut watch = Watch::new(manifest, started, children);
+    let mut watch = Watch::new(manifest, started, children, |listener| {
+        Witness::new(listener, stub, manifest.network.clone(), routed)
+    });
     let watched = watch.follow(channel);
     // Whatever happened, and however it ended: nobody stays.
     process::signal_all(libc::SIGKILL);
@@ -50,6 +57,7 @@ pub fn run(
     let (user, system, peak) = process::children_usage();
     (ended.user_ms, ended.system_ms, ended.peak_bytes) = (millis(user), millis(system), peak);
     ended.out_of_memory = groups.out_of_memory() > 0;
+    watch.witness.finish(channel);
     channel.send(&Frame::Exited { ended });
     Ok(())
 }
@@ -69,6 +77,7 @@ struct Watch {
     main: i32,
     children: OwnedFd,
     sources: Vec<Source>,
+    witness: Witness,
     timers: Escalation,
     timeout_ms: u64,
     output_bytes: u64,
@@ -76,7 +85,12 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(manifest: &Manifest, started: spawn::Started, children: OwnedFd) -> Watch {
+    fn new(
+        manifest: &Manifest,
+        started: spawn::Started,
+        children: OwnedFd,
+        witness: impl FnOnce(Option<Listener>) -> Witness,
+    ) -> Watch {
         let timeout = (manifest.timeout_ms > 0).then(|| Duration::from_millis(manifest.timeout_ms));
         let sources: Vec<Source> = [(1, started.output), (2, started.error)]
             .into_iter()
@@ -92,6 +106,7 @@ impl Watch {
             main: started.pid,
             children,
             sources,
+            witness: witness(started.listener.ok()),
             timers: Escalation::new(timeout, Duration::from_millis(manifest.grace_ms)),
             timeout_ms: manifest.timeout_ms,
             output_bytes: manifest.output_bytes,
@@ -212,18 +227,20 @@ impl Watch {
         }
         channel.write_some()?;
         let mut fds = vec![self.children.as_fd()];
-        if !channel.is_full() {
-            fds.extend(self.sources.iter().map(|source| source.pipe.as_fd()));
-        }
+        let sources = if channel.is_full() { &[] } else { &self.sources[..] };
+        fds.extend(sources.iter().map(|source| source.pipe.as_fd()));
+        let pipes = 1..fds.len();
+        fds.extend(self.witness.descriptors());
         let ready = channel.wait(&fds, timeout)?;
         if ready[0] {
             let mut info = [0; 1024];
             // Several signals may have become one: the reaping asks for everybody anyway.
             while matches!(rustix::io::read(&self.children, &mut info), Ok(n) if n > 0) {}
         }
-        if ready.len() > 1 {
-            self.read(channel, &ready[1..]);
+        if !pipes.is_empty() {
+            self.read(channel, &ready[pipes]);
         }
+        self.witness.turn(channel);
         channel.write_some()
     }
 
@@ -255,9 +272,9 @@ impl Watch {
                 }
             }
             ToAgent::Ping { token } => channel.send(&Frame::Pong { token }),
+            said @ ToAgent::Looked { .. } => self.witness.hear(&said, channel),
             // What the relay is told comes to nobody while there is no stream.
-            ToAgent::Looked { .. }
-            | ToAgent::Dialed { .. }
+            ToAgent::Dialed { .. }
             | ToAgent::Received { .. }
             | ToAgent::Shut { .. }
             | ToAgent::Taken { .. }

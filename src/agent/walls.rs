@@ -12,6 +12,7 @@
 
 use super::observe::Facts;
 use super::spawn::Terminal;
+use super::witness::Stub;
 use super::{Failure, refuse, root, serve};
 use crate::code::ExitCode;
 use crate::frame::{Decoder, Spec, ToHelper};
@@ -37,6 +38,10 @@ pub struct Behind {
     pub starter_lives: Option<OwnedFd>,
     /// The caller's terminal, where asked for.
     pub terminal: Option<Terminal>,
+    /// The cell's name server.
+    pub stub: Option<Stub>,
+    /// Every address is the cell's own.
+    pub routed: bool,
     /// Only say what was observed.
     pub probe: bool,
 }
@@ -120,8 +125,10 @@ fn start(
             drop((life, asked, map));
             let built = build(spec, scratch, owner, &ask, &mapped, groups);
             Ok(match built {
-                Ok(facts) => Side::Inside(Box::new(Behind {
+                Ok((facts, stub)) => Side::Inside(Box::new(Behind {
                     facts,
+                    stub: Some(stub),
+                    routed: spec.relay,
                     groups: Groups::default(),
                     starter_lives: Some(starter_lives),
                     terminal,
@@ -164,7 +171,7 @@ fn build(
     ask: &OwnedFd,
     mapped: &OwnedFd,
     groups: &mut Groups,
-) -> Result<Facts, Failure> {
+) -> Result<(Facts, Stub), Failure> {
     let fail = |stage: &'static str| move |e: crate::linux::CallError| Failure::new(stage, e);
     namespaces::unshare(
         UnshareFlags::NEWNS
@@ -175,6 +182,8 @@ fn build(
     )
     .map_err(fail("namespaces"))?;
     namespaces::loopback_up().map_err(fail("network namespace"))?;
+    // Now, while a low port may be bound.
+    let stub = Stub::open().map_err(|e| Failure::new("name server", e))?;
     rustix::system::sethostname(b"ft").map_err(|e| Failure::new("uts namespace", e))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let tree = root::build(spec, scratch)?;
@@ -196,7 +205,7 @@ fn build(
         .map_err(|e| Failure::new("dumpable", e))?;
     seccomp::install().map_err(fail("seccomp"))?;
     let spec_limits = (spec.memory_bytes, spec.pids);
-    Ok(Facts {
+    let facts = Facts {
         raised: true,
         tree,
         memory: groups.memory,
@@ -206,7 +215,8 @@ fn build(
         disk_bytes: spec.disk_bytes,
         cpus: spec.cpus,
         mapped_from_root: owner.is_some(),
-    })
+    };
+    Ok((facts, stub))
 }
 
 /// Replaces the three standard descriptors by `/dev/null`.

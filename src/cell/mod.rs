@@ -12,7 +12,7 @@ pub mod scripted;
 
 pub use conversation::{Finished, run};
 pub use handshake::{Conversation, Wrong};
-pub use namespaces::{Namespaces, Probe, Unavailable, probe};
+pub use namespaces::{Namespaces, Probe, Unavailable, probe, trials};
 pub use scratch::remove_scratch;
 
 use crate::lock::CellKind;

@@ -110,9 +110,21 @@ pub fn probe() -> Probe {
     start::probe()
 }
 
+/// Tries every wall and limit by itself, as this user, and says what was seen. For people: a cell is [`probe`]d whole.
+///
+/// # Errors
+/// Where the agent, which does it, can't be started or does not answer.
+pub fn trials() -> std::io::Result<Vec<Observed>> {
+    start::trials()
+}
+
 #[cfg(not(target_os = "linux"))]
 mod start {
-    use super::{CellError, Handle, Live, Probe, Unavailable, Walls};
+    use super::{CellError, Handle, Live, Observed, Probe, Unavailable, Walls};
+
+    pub(super) fn trials() -> std::io::Result<Vec<Observed>> {
+        Ok(Vec::new())
+    }
 
     pub(super) async fn launch(_: &Walls, _: bool) -> Result<Live, CellError> {
         let _: Option<Box<dyn Handle>> = None;
@@ -126,7 +138,7 @@ mod start {
 
 #[cfg(target_os = "linux")]
 mod start {
-    use super::{AGENT, CellError, Handle, Live, Probe, Unavailable, Walls};
+    use super::{AGENT, CellError, Handle, Live, Observed, Probe, Unavailable, Walls};
     use crate::cell::{Conversation, Work};
     use crate::frame::{BoundPath, Bytes, Decoder, Frame, Payload, Spec, ToAgent, ToHelper};
     use crate::step::Network;
@@ -306,6 +318,30 @@ mod start {
         heard.map_err(|e| format!("{e}; {status}").into())
     }
 
+    pub(super) fn trials() -> io::Result<Vec<Observed>> {
+        let scratch = tempfile::tempdir()?;
+        let output = with_agent(scratch.path(), |path| {
+            std::process::Command::new(path)
+                .arg("--try")
+                .arg(scratch.path())
+                .env_clear()
+                .current_dir("/")
+                .stdin(Stdio::null())
+                .stderr(Stdio::piped())
+                .output()
+        })?;
+        let mut decoder = Decoder::default();
+        decoder.push(&output.stdout);
+        match decoder.next::<Frame>() {
+            Ok(Some((Frame::Ready { observed }, _))) => Ok(observed),
+            _ => Err(io::Error::other(format!(
+                "the agent tried nothing ({}): {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            ))),
+        }
+    }
+
     fn listen(from: &mut impl Read, to: &mut impl Write) -> Result<Probe, Box<dyn std::error::Error>> {
         let (mut decoder, mut conversation) = (Decoder::default(), Conversation::default());
         let mut bytes = [0; 8192];
@@ -376,7 +412,7 @@ mod start {
         fn a_cell_can_be_raised_here_and_its_walls_hold() {
             let probe = probe();
             assert_eq!(probe.unavailable, None);
-            for wall in ["network", "pid", "user", "capabilities", "no_new_privs", "seccomp", "mounts"] {
+            for wall in ["network", "pid", "user", "capabilities", "no_new_privs", "seccomp", "mounts", "witness"] {
                 assert!(probe.observed.iter().any(|o| o.wall == wall && o.enforced), "{wall}: {:?}", probe.observed);
             }
         }

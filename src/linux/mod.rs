@@ -10,6 +10,7 @@ pub mod namespaces;
 pub mod notify;
 pub mod process;
 pub mod seccomp;
+pub mod trial;
 
 use std::io;
 

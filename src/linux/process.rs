@@ -125,6 +125,17 @@ pub fn reap(block: bool) -> Reaped {
     }
 }
 
+/// Whether a child of ours is there and has not ended, waitid(2) without taking it.
+#[must_use]
+pub fn is_running(pid: i32) -> bool {
+    // SAFETY: siginfo is plain data for which all zeroes is a value; the kernel fills it.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        check(libc::waitid(libc::P_PID, pid.cast_unsigned(), &raw mut info, flags)).is_ok() && info.si_pid() == 0
+    }
+}
+
 /// What all reaped children used, getrusage(2): user time, system time, largest resident set of one of them in bytes.
 #[must_use]
 pub fn children_usage() -> (Duration, Duration, u64) {
@@ -209,6 +220,20 @@ pub fn close_on_exec_from_three() {
     for number in open.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<RawFd>().ok()).filter(|n| *n > 2) {
         // SAFETY: as above.
         unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// The type (`SOCK_STREAM`, `SOCK_DGRAM`, ...) of a socket that another process has open under this number,
+/// pidfd_getfd(2). `None` where it is no socket, or the right to trace that process is missing: engines forbid it.
+#[must_use]
+pub fn socket_type_of(pid: u32, number: u32) -> Option<i32> {
+    // SAFETY: plain numbers; each descriptor that comes back is new and ours.
+    unsafe {
+        let pid_fd = check(libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int).ok()?;
+        let pid_fd = OwnedFd::from_raw_fd(pid_fd);
+        let fd = check(libc::syscall(libc::SYS_pidfd_getfd, pid_fd.as_raw_fd(), number, 0) as libc::c_int).ok()?;
+        let fd = OwnedFd::from_raw_fd(fd);
+        rustix::net::sockopt::socket_type(&fd).ok().map(|kind| kind.as_raw().cast_signed())
     }
 }
 

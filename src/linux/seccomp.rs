@@ -20,6 +20,8 @@ enum Answer {
     Family,
     /// The witness is asked, seccomp_unotify(2).
     Ask,
+    /// Success, without doing anything.
+    Pretend,
 }
 
 impl Answer {
@@ -31,6 +33,7 @@ impl Answer {
             Answer::Unknown => errno(libc::ENOSYS),
             Answer::Family => errno(libc::EAFNOSUPPORT),
             Answer::Ask => libc::SECCOMP_RET_USER_NOTIF,
+            Answer::Pretend => errno(0),
         }
     }
 }
@@ -49,6 +52,8 @@ enum When {
     NoneOf(u8, &'static [u32]),
     /// The first argument is the one value and the second is not the other.
     IsButNot((u8, u32), (u8, u32)),
+    /// Two arguments have these values.
+    Both((u8, u32), (u8, u32)),
     /// The argument is not zero, in all its 64 bits: a pointer.
     NotZero(u8),
     /// The argument has this value under this mask.
@@ -75,8 +80,8 @@ const FAMILIES: &[u32] = &[
     libc::AF_NETLINK.cast_unsigned(),
 ];
 
-use Answer::{Ask, Family, Permission, Unknown};
-use When::{Always, AnyBit, Is, IsButNot, Masked, NoneOf, NotZero};
+use Answer::{Ask, Family, Permission, Pretend, Unknown};
+use When::{Always, AnyBit, Both, Is, IsButNot, Masked, NoneOf, NotZero};
 
 /// Call, condition, answer.
 type Row = (libc::c_long, When, Answer);
@@ -160,6 +165,8 @@ const WATCH: &[Row] = &[
     (libc::SYS_seccomp, AnyBit(1, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32), Permission),
     // The calls on a listener, should its descriptor ever get out.
     (libc::SYS_ioctl, Masked(1, 0xff00, (b'!' as u32) << 8), Permission),
+    // Whose memory is hidden can't be asked where it wants to connect to. Programs that keep keys do this.
+    (libc::SYS_prctl, Both((0, libc::PR_SET_DUMPABLE as u32), (1, 0)), Pretend),
     // Descriptors of other processes; the agent looks at sockets with it.
     (libc::SYS_pidfd_getfd, Always, Permission),
 ];
@@ -222,6 +229,13 @@ fn program(table: &[Row]) -> Vec<libc::sock_filter> {
                 op(EQUAL, is, 0, 3),
                 op(LOAD, argument(second), 0, 0),
                 op(EQUAL, not, 1, 0),
+                refuse,
+            ],
+            Both((first, is), (second, also)) => vec![
+                op(LOAD, argument(first), 0, 0),
+                op(EQUAL, is, 0, 3),
+                op(LOAD, argument(second), 0, 0),
+                op(EQUAL, also, 0, 1),
                 refuse,
             ],
             NotZero(index) => vec![

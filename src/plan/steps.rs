@@ -65,6 +65,8 @@ fn environment(lock: &Lock, own: Option<&BTreeMap<String, String>>) -> BTreeMap<
         // Sets in parametrize and the like give the same order here and in CI; `ft lock` looks for the ones that don't.
         ("PYTHONHASHSEED", "0"),
         ("FT_OUT", "/ft/out"),
+        // Where our pytest plugin tells the witness which test runs.
+        ("FT_WITNESS", "/ft/witness"),
     ];
     let mut env: BTreeMap<String, String> = fixed.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     env.extend(lock.env.clone());

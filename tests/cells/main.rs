@@ -15,3 +15,4 @@ mod network;
 mod scripted;
 mod user;
 mod walls;
+mod witness;

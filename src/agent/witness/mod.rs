@@ -1,0 +1,428 @@
+//! The witness: sees every attempt of the step to reach the network, says who made it, and answers it.
+//!
+//! In a cell with a network namespace of its own nothing can get out, so that the witness only explains: what it lets
+//! proceed meets the empty namespace, and a process that rewrites an address while it is looked at deceives the report
+//! at most, and reaches nobody. Calls wait for their answer; everything about a process is read before it gets one.
+
+mod address;
+mod current;
+mod dns;
+mod log;
+mod stub;
+mod task;
+
+pub use current::SIZE as SLOTS_SIZE;
+pub use stub::Stub;
+
+use super::channel::Channel;
+use crate::frame::{Attempt, Bytes, Frame, Policy, ToAgent, Verdict};
+use crate::linux::notify::{Listener, Notification};
+use crate::network;
+use address::Address;
+use current::Current;
+use dns::{Code, Question};
+use log::Log;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+use stub::Asker;
+use task::{Caller, Task, Unread};
+
+/// Where the walls put the file in which the plugin says which test runs.
+pub const SLOTS: &str = "/ft/witness";
+
+/// Calls that are answered before timers and pipes get their turn again.
+const BURST: usize = 64;
+
+/// Messages of one sendmmsg(2) that are looked at; the kernel takes 1024.
+const VECTOR: usize = 1024;
+
+/// Processes that asked the name server last.
+const ASKERS: usize = 64;
+
+/// Questions that wait for the host; further ones fail at once.
+const QUESTIONS: usize = 256;
+
+/// Names that were given out with their addresses.
+const NAMES: usize = 4096;
+
+/// The witness of one step.
+#[derive(Debug)]
+pub struct Witness {
+    listener: Option<Listener>,
+    stub: Option<Stub>,
+    policy: Policy,
+    /// Every address is local here, so that what is refused must be refused by us.
+    routed: bool,
+    current: Current,
+    start: Instant,
+    log: Log,
+    askers: VecDeque<Task>,
+    names: HashMap<IpAddr, Vec<String>>,
+    questions: HashMap<u32, (Asker, Question, Attempt)>,
+    asked: u32,
+    streams: u64,
+    top: u32,
+}
+
+/// One destination of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    address: Address,
+    /// What is sent there, its beginning, where it can be a question to a name server.
+    payload: Vec<u8>,
+}
+
+impl Witness {
+    /// Answers `listener` by `policy`; names come from `stub` where there is one.
+    pub fn new(listener: Option<Listener>, stub: Option<Stub>, policy: Policy, routed: bool) -> Witness {
+        Witness {
+            listener,
+            stub,
+            policy,
+            routed,
+            current: Current::open(SLOTS),
+            start: Instant::now(),
+            log: Log::default(),
+            askers: VecDeque::new(),
+            names: HashMap::new(),
+            questions: HashMap::new(),
+            asked: 0,
+            streams: 0,
+            top: std::process::id(),
+        }
+    }
+
+    /// What to wait for.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut all: Vec<_> = self.listener.iter().map(AsFd::as_fd).collect();
+        all.extend(self.stub.iter().flat_map(Stub::descriptors));
+        all
+    }
+
+    /// Answers what waits now, within bounds.
+    pub fn turn(&mut self, channel: &mut Channel) {
+        for _ in 0..BURST {
+            let Some(listener) = &self.listener else { break };
+            // Taking blocks where nobody waits (any more), and this thread keeps the step's time.
+            let mut fds = [PollFd::new(listener, PollFlags::IN)];
+            if !matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..)) {
+                break;
+            }
+            let events = fds[0].revents();
+            if !events.contains(PollFlags::IN) {
+                // Nobody is left who could call.
+                self.listener = None;
+                break;
+            }
+            match listener.receive() {
+                Ok(Some(notification)) => self.answer(&notification, channel),
+                Ok(None) => {}
+                Err(_) => self.listener = None,
+            }
+        }
+        let Some(stub) = &mut self.stub else { return };
+        for (asker, question) in stub.questions(&mut self.streams) {
+            self.asked_for(asker, question, channel);
+        }
+    }
+
+    /// Tells how often, at the end.
+    pub fn finish(&mut self, channel: &mut Channel) {
+        self.log.totals().iter().for_each(|frame| channel.send(frame));
+    }
+
+    /// Takes what the host says about names.
+    pub fn hear(&mut self, said: &ToAgent, channel: &mut Channel) {
+        let ToAgent::Looked { id, addresses, refused } = said else { return };
+        let Some((asker, question, attempt)) = self.questions.remove(id) else { return };
+        let addresses: Vec<IpAddr> = addresses.iter().filter_map(|Bytes(octets)| ip(octets)).collect();
+        for address in &addresses {
+            if self.names.len() >= NAMES {
+                break;
+            }
+            let names = self.names.entry(address.to_canonical()).or_default();
+            if !names.contains(&question.name) && names.len() < 16 {
+                names.push(question.name.clone());
+            }
+        }
+        let (code, verdict) = match refused.as_str() {
+            "" => (Code::NoError, Verdict::Allowed),
+            // No exchange with anybody but the host's own resolver: nothing was violated.
+            "does not resolve" => (Code::NxDomain, Verdict::Note),
+            _ => (Code::ServFail, Verdict::Denied),
+        };
+        if let Some(stub) = &mut self.stub {
+            stub.answer(asker, &question, code, &addresses);
+        }
+        if verdict != Verdict::Allowed {
+            self.tell(Attempt { verdict, why: task::escaped(refused, 100), ..attempt }, channel);
+        }
+    }
+
+    fn answer(&mut self, call: &Notification, channel: &mut Channel) {
+        let task = Task { thread: call.thread };
+        let (name, targets) = match self.targets(task, call) {
+            Ok(found) => found,
+            Err(Unread::Fault) => (call_name(call), Vec::new()),
+            Err(Unread::Hidden) => {
+                let waits = self.listener.as_ref().is_some_and(|listener| listener.waits(call.id));
+                if waits {
+                    self.hidden(task, call, channel);
+                }
+                return;
+            }
+        };
+        let mut refused = false;
+        for target in &targets {
+            refused |= self.judge(task, call, name, target, channel);
+        }
+        let Some(listener) = &self.listener else { return };
+        if refused && self.routed {
+            listener.refuse(call.id, libc::ENETUNREACH);
+        } else {
+            // What is refused here finds no route: the kernel's own words are the most natural ones.
+            listener.proceed(call.id);
+        }
+    }
+
+    /// The destinations of a call.
+    fn targets(&self, task: Task, call: &Notification) -> Result<(&'static str, Vec<Target>), Unread> {
+        let [_, first, second, _, fourth, fifth] = call.arguments;
+        let name = call_name(call);
+        let address = |at: u64, length: u64, datagram: bool| -> Result<Address, Unread> {
+            if at == 0 {
+                return Ok(Address::Unspecified);
+            }
+            // The kernel takes no more, sockaddr_storage.
+            Ok(address::parse(&task.read(at, (length as u32).min(128) as usize)?, datagram))
+        };
+        let targets = match call.call {
+            libc::SYS_connect => vec![Target { address: address(first, second, false)?, payload: Vec::new() }],
+            libc::SYS_sendto => {
+                let target = address(fourth, fifth, true)?;
+                let payload = if is_question(&target) {
+                    task.read(first, second.min(dns::DATAGRAM as u64) as usize).unwrap_or_default()
+                } else {
+                    Vec::new()
+                };
+                vec![Target { address: target, payload }]
+            }
+            libc::SYS_sendmsg => vec![message(task, &task.read(first, MESSAGE)?, &address)?],
+            libc::SYS_sendmmsg => {
+                // struct mmsghdr is a message and how much of it was sent, padded.
+                let size = MESSAGE + 8;
+                let bytes = task.read(first, (second as u32 as usize).min(VECTOR) * size)?;
+                bytes.chunks_exact(size).map(|header| message(task, header, &address)).collect::<Result<_, _>>()?
+            }
+            _ => Vec::new(),
+        };
+        Ok((name, targets))
+    }
+
+    /// Says and counts what is worth it. Whether the call is to be refused.
+    fn judge(
+        &mut self,
+        task: Task,
+        call: &Notification,
+        name: &'static str,
+        target: &Target,
+        channel: &mut Channel,
+    ) -> bool {
+        let at = match &target.address {
+            Address::Inet(at) => *at,
+            Address::Unix(path) => {
+                self.unix(task, name, path, channel);
+                return false;
+            }
+            Address::Netlink | Address::Unspecified | Address::Other(_) => return false,
+        };
+        if at == SocketAddr::from(stub::ADDRESS) && self.stub.is_some() {
+            self.askers.push_back(task);
+            if self.askers.len() > ASKERS {
+                self.askers.pop_front();
+            }
+            return false;
+        }
+        if at.ip().is_loopback() || at.ip().is_unspecified() {
+            return false;
+        }
+        let names = self.names.get(&at.ip()).cloned().unwrap_or_default();
+        let mut verdict = self.verdict(at, &names);
+        let kind = task.socket_type(call.arguments[0]);
+        let datagram = kind == Some(libc::SOCK_DGRAM) || (kind.is_none() && name != "connect");
+        let mut why = String::new();
+        if verdict == Verdict::Denied && datagram && name == "connect" && at.port() != 53 {
+            // Sends nothing: how programs ask for their own address, and how resolvers sort theirs.
+            verdict = Verdict::Note;
+            why = "a UDP connect sends nothing".to_owned();
+        }
+        let question = dns::question(&target.payload).map(|question| question.name);
+        let attempt = Attempt {
+            verdict,
+            call: name.to_owned(),
+            protocol: (if at.port() == 53 {
+                "dns"
+            } else if datagram {
+                "udp"
+            } else {
+                "tcp"
+            })
+            .to_owned(),
+            address: at.ip().to_string(),
+            port: at.port(),
+            name: question.or_else(|| names.first().cloned()).unwrap_or_default(),
+            why,
+            ..Attempt::default()
+        };
+        self.by(task, attempt, channel);
+        true
+    }
+
+    /// What the policy says of an address, under each name that was given out for it.
+    fn verdict(&self, at: SocketAddr, names: &[String]) -> Verdict {
+        let octets = match at.ip() {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let of = |name: &str| self.policy.verdict(&network::Target { name, address: &octets, port: Some(at.port()) });
+        let all: Vec<Verdict> = std::iter::once("").chain(names.iter().map(String::as_str)).map(of).collect();
+        // A refusal that is expected wins; one name that is allowed is enough.
+        [Verdict::Quiet, Verdict::Allowed].into_iter().find(|verdict| all.contains(verdict)).unwrap_or(Verdict::Denied)
+    }
+
+    /// A unix socket of the machine that programs like to use, and that is not here.
+    fn unix(&mut self, task: Task, name: &'static str, path: &[u8], channel: &mut Channel) {
+        // nscd is asked before every look-up of a name or user.
+        if !(path.starts_with(b"/run/") || path.starts_with(b"/var/run/")) || path.ends_with(b"/nscd/socket") {
+            return;
+        }
+        let attempt = Attempt {
+            verdict: Verdict::Note,
+            call: name.to_owned(),
+            protocol: "unix".to_owned(),
+            address: task::escaped(&String::from_utf8_lossy(path), 120),
+            why: "this socket of the machine is not in the cell".to_owned(),
+            ..Attempt::default()
+        };
+        self.by(task, attempt, channel);
+    }
+
+    /// A process that hides its memory and reaches for the network.
+    fn hidden(&mut self, task: Task, call: &Notification, channel: &mut Channel) {
+        let attempt = Attempt {
+            call: call_name(call).to_owned(),
+            why: "the process hides its memory, so the address is not known".to_owned(),
+            ..Attempt::default()
+        };
+        self.by(task, attempt, channel);
+        if let Some(listener) = &self.listener {
+            listener.refuse(call.id, libc::EACCES);
+        }
+    }
+
+    fn asked_for(&mut self, asker: Asker, question: Question, channel: &mut Channel) {
+        let own = question.name == "localhost" || question.name.ends_with(".localhost");
+        if own {
+            let addresses = [std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
+            if let Some(stub) = &mut self.stub {
+                stub.answer(asker, &question, Code::NoError, &addresses);
+            }
+            return;
+        }
+        let verdict = self.policy.verdict(&network::Target { name: &question.name, ..network::Target::default() });
+        let attempt = Attempt {
+            verdict,
+            call: "lookup".to_owned(),
+            protocol: "dns".to_owned(),
+            name: question.name.clone(),
+            ..Attempt::default()
+        };
+        let attempt = self.attributed(self.asking_task(asker), attempt);
+        if verdict == Verdict::Allowed && self.questions.len() < QUESTIONS {
+            self.asked += 1;
+            channel.send(&Frame::Lookup { id: self.asked, name: question.name.clone() });
+            self.questions.insert(self.asked, (asker, question, attempt));
+            return;
+        }
+        if let Some(stub) = &mut self.stub {
+            stub.answer(asker, &question, Code::ServFail, &[]);
+        }
+        self.tell(attempt, channel);
+    }
+
+    /// Who asked: the one that has this socket open, or else the last one that turned to the name server.
+    fn asking_task(&self, asker: Asker) -> Option<Task> {
+        let inode = task::inode_of(asker.table(), asker.address());
+        let by_socket = inode.and_then(|inode| self.askers.iter().rev().find(|task| task.has_socket(inode)));
+        by_socket.or(self.askers.back()).copied()
+    }
+
+    /// Tells an attempt of a process, unless there are too many by now.
+    fn by(&mut self, task: Task, attempt: Attempt, channel: &mut Channel) {
+        if self.log.is_full(attempt.verdict) {
+            self.log.add_unseen(attempt.verdict);
+            return;
+        }
+        let attempt = self.attributed(Some(task), attempt);
+        self.tell(attempt, channel);
+    }
+
+    fn attributed(&self, task: Option<Task>, attempt: Attempt) -> Attempt {
+        let caller = task.map(|task| task.caller(self.top)).unwrap_or_default();
+        let test = self.current.test_of(&caller);
+        let Caller { pid, process, parents, .. } = caller;
+        let at_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Attempt { at_ms, pid, process, parents, test, ..attempt }
+    }
+
+    fn tell(&mut self, attempt: Attempt, channel: &mut Channel) {
+        if let Some(frame) = self.log.add(attempt) {
+            channel.send(&frame);
+        }
+    }
+}
+
+/// Bytes of `struct msghdr` on 64-bit machines.
+const MESSAGE: usize = 56;
+
+fn message(
+    task: Task,
+    header: &[u8],
+    address: &dyn Fn(u64, u64, bool) -> Result<Address, Unread>,
+) -> Result<Target, Unread> {
+    let word = |at: usize| header.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_ne_bytes(*b));
+    let target = address(word(0), word(8) & u64::from(u32::MAX), true)?;
+    let payload = if is_question(&target) && word(24) > 0 {
+        let vector = task.read(word(16), 16)?;
+        let part = |at: usize| vector.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_ne_bytes(*b));
+        task.read(part(0), part(8).min(dns::DATAGRAM as u64) as usize).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    Ok(Target { address: target, payload })
+}
+
+fn is_question(target: &Address) -> bool {
+    matches!(target, Address::Inet(at) if at.port() == 53)
+}
+
+fn call_name(call: &Notification) -> &'static str {
+    match call.call {
+        libc::SYS_connect => "connect",
+        libc::SYS_sendto => "sendto",
+        libc::SYS_sendmsg => "sendmsg",
+        libc::SYS_sendmmsg => "sendmmsg",
+        _ => "call",
+    }
+}
+
+fn ip(octets: &[u8]) -> Option<IpAddr> {
+    match octets.len() {
+        4 => <[u8; 4]>::try_from(octets).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
