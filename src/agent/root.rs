@@ -70,6 +70,12 @@ const PROC_HIDDEN: [&str; 7] =
 
 /// How much memory `/tmp` and `/dev/shm` may each take where the lock sets no limit: together less than the machine has.
 const MEMORY_DISK: &str = "size=25%,nr_inodes=1m";
+
+/// How many files a disk of so many bytes may hold: empty ones take memory of the kernel's that `size` does not count.
+fn inodes(bytes: u64) -> u64 {
+    (bytes / 4096).clamp(1024, 1 << 20)
+}
+
 const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
 const NO_DEV: u64 = libc::MOUNT_ATTR_NODEV;
@@ -143,7 +149,7 @@ impl Root {
         self.proc()?;
         let size = match spec.disk_bytes {
             0 => format!("mode=1777,{MEMORY_DISK}"),
-            bytes => format!("mode=1777,size={bytes}"),
+            bytes => format!("mode=1777,size={bytes},nr_inodes={}", inodes(bytes)),
         };
         self.tmpfs("/tmp", &size, MountFlags::NOSUID | MountFlags::NODEV)?;
         for empty in ["/run", "/sys", "/var/cache", "/var/lib"] {

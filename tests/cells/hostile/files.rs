@@ -122,14 +122,16 @@ call('statmount', NR['statmount'], request, ctypes.create_string_buffer(4096), 4
     Case {
         name: "new-namespaces-in-every-way",
         attack: "
-def gone(result):
+def made(label, *a):
+    result = raw(*a)
     if result == 0: os._exit(0)
+    print(label, said(ctypes.get_errno()) if result == -1 else 'ok', flush=True)
 for name, flags in [('user', 0x10000000), ('mount', 0x20000), ('pid', 0x20000000), ('net', 0x40000000), ('ipc', 0x8000000), ('uts', 0x4000000), ('cgroup', 0x2000000)]:
     call('unshare-' + name, NR['unshare'], flags | 1 << 40)
-    gone(call('clone-' + name, NR['clone'], flags | 17 | 1 << 40, 0, 0, 0, 0))
+    made('clone-' + name, NR['clone'], flags | 17 | 1 << 40, 0, 0, 0, 0)
 call('unshare-time', NR['unshare'], 0x80)
 arguments = ctypes.create_string_buffer(struct.pack('=QQQQQQQQQQQ', 0x10000000, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0))
-gone(call('clone3', NR['clone3'], arguments, 88))",
+made('clone3', NR['clone3'], arguments, 88)",
         walls: "unshare-user EPERM\nclone-user EPERM\nunshare-mount EPERM\nclone-mount EPERM\nunshare-pid EPERM\nclone-pid EPERM\nunshare-net EPERM\nclone-net EPERM\nunshare-ipc EPERM\nclone-ipc EPERM\nunshare-uts EPERM\nclone-uts EPERM\nunshare-cgroup EPERM\nclone-cgroup EPERM\nunshare-time EPERM\nclone3 ENOSYS",
         // High bits are refused by some of these calls and ignored by others; the rest is what a new namespace brings about.
         control: Control::Rights("unshare-user *\nclone-user ok\nunshare-mount *\nclone-mount ok\nunshare-pid *\nclone-pid ok\nunshare-net *\nclone-net ok\nunshare-ipc *\nclone-ipc ok\nunshare-uts *\nclone-uts ok\nunshare-cgroup *\nclone-cgroup ok\nunshare-time ok\nclone3 ok"),
@@ -153,7 +155,7 @@ attempt('write', lambda: os.write(os.open('precious', os.O_WRONLY | os.O_TRUNC, 
         attack: "
 attempt('block', lambda: os.mknod('block', 0o600 | stat.S_IFBLK, os.makedev(8, 0)))
 attempt('kmsg', lambda: os.mknod('kmsg', 0o600 | stat.S_IFCHR, os.makedev(1, 11)))
-attempt('mem', lambda: os.mknod('/tmp/mem', 0o600 | stat.S_IFCHR, os.makedev(1, 1)))
+attempt('mem', lambda: os.mknod('mem', 0o600 | stat.S_IFCHR, os.makedev(1, 1)))
 for path in ['/dev/mem', '/dev/kmsg', '/dev/loop-control', '/dev/loop0', '/dev/fuse', '/dev/kvm', '/dev/sda', '/dev/vda', '/dev/nvme0n1', '/dev/mapper/control', '/dev/uinput', '/dev/hpet']:
     try: os.open(path, os.O_RDWR); print('opened', 'something'); break
     except OSError: pass",
@@ -176,14 +178,16 @@ call('open', NR['open_by_handle_at'], os.open('/', os.O_RDONLY), handle, 0)",
     Case {
         name: "kernel-switches",
         attack: "
+opened = False
 for path in ['/proc/sys/kernel/core_pattern', '/proc/sys/kernel/modprobe', '/proc/sys/kernel/hostname', '/proc/sys/vm/drop_caches', '/proc/sys/net/ipv4/ip_forward',
     '/proc/sysrq-trigger', '/proc/sys/fs/suid_dumpable', '/proc/self/oom_score_adj', '/sys/kernel/uevent_helper', '/sys/power/state']:
     if path.endswith('adj'): attempt(path.split('/')[-1], lambda: write(path, b'-900'))
     else:
-        try: os.open(path, os.O_WRONLY); print('opened', path.split('/')[-1])
-        except OSError: pass",
-        walls: "oom_score_adj EACCES|EROFS|EPERM",
-        control: Control::Root("opened core_pattern\nopened modprobe\nopened hostname\nopened drop_caches\nopened ip_forward\nopened sysrq-trigger\nopened suid_dumpable\noom_score_adj ok\nopened uevent_helper\nopened state"),
+        try: os.open(path, os.O_WRONLY); opened = True
+        except OSError: pass
+print('opened', opened)",
+        walls: "oom_score_adj EACCES|EROFS|EPERM\nopened False",
+        control: Control::Root("oom_score_adj *\nopened True"),
         ..CASE
     },
     Case {
@@ -196,6 +200,7 @@ for place in ['/sys/fs/cgroup', *glob.glob('/sys/fs/cgroup/*')]:
     except OSError: pass
 print('leaves', found)
 attempt('makes', lambda: os.mkdir('/sys/fs/cgroup/ft-attack'))
+if not WALLS and os.path.exists('/sys/fs/cgroup/ft-attack'): os.rmdir('/sys/fs/cgroup/ft-attack')
 print('sys', len(os.listdir('/sys')) > 0)",
         walls: "leaves False\nmakes ENOENT|EROFS|EACCES|EPERM\nsys False",
         here: "leaves False\nmakes ENOENT|EROFS|EACCES|EPERM\nsys *",
@@ -253,12 +258,6 @@ attempt('trusted', lambda: os.setxattr('d', 'trusted.overlay.redirect', b'/etc')
 attempt('secret', lambda: read(SECRET))",
         walls: "opaque *\nredirect *\nmetacopy *\ntrusted EPERM|ENOTSUP|EOPNOTSUPP\nsecret ENOENT|EACCES",
         control: Control::Root("opaque *\nredirect *\nmetacopy *\ntrusted *\nsecret ok"),
-        check: |ran| {
-            super::ended_well(ran)?;
-            let leaked = ran.output.contains("redirect ok");
-            // In the view of the tree overlayfs keeps these names to itself.
-            if leaked { Err("a step could write a redirect".into()) } else { Ok(()) }
-        },
         ..CASE
     },
 ];

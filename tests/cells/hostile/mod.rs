@@ -2,6 +2,9 @@
 //! must get what it wants, or the case shows nothing. Each says `SANDBOX-RAN` and its name before anything else, labels
 //! what every call gave, and is judged from outside where there is an outside to ask.
 //!
+//! A control runs with the caller's rights, often root's, on the machine that it is on: it may break what its world
+//! made for it, and nothing else. What only asks who says no is asked with arguments that make nothing happen.
+//!
 //! A case is a Python program; what [`PRELUDE`] defines and the constants that [`world::World`] gives are there. Calls
 //! that Python does not have are made by their number, other ABIs by machine code in executable memory.
 
@@ -18,7 +21,7 @@ use super::harness::{Fixture, Ran, processes};
 use firsttry::cell::Walls;
 use firsttry::frame::Manifest;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{BufRead, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -248,11 +251,16 @@ fn stays(argv: &[String], marker: &str, world: &World) -> Result<Arm, String> {
         .args(&argv[1..])
         .current_dir(world.unprotected())
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .map_err(|e| e.to_string())?;
-    std::thread::sleep(Duration::from_millis(500));
+    // Kept open to the end: some write again.
+    let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).map_err(|e| e.to_string())?;
+    compare(&line, world.name, "").map_err(|e| format!("control: {e}"))?;
+    std::thread::sleep(Duration::from_millis(400));
     let pid = rustix::process::Pid::from_child(&child);
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     std::thread::sleep(Duration::from_millis(300));

@@ -1,8 +1,19 @@
 //! Ways out over the network and to the host's sockets.
 
-use super::{CASE, Case, Control};
+use super::{CASE, Case, Control, ended_well};
+use crate::harness::Ran;
+use firsttry::frame::{Frame, Verdict};
 
-/// Races are run this often behind the walls.
+/// Whether the witness told of a refused attempt, and that it was this program's.
+fn violated(ran: &Ran) -> Result<(), String> {
+    ended_well(ran)?;
+    let told = ran.frames.iter().any(|frame| match frame {
+        Frame::Attempt { attempt } => attempt.verdict == Verdict::Denied && attempt.process.contains("ft-hostile-"),
+        _ => false,
+    });
+    if told { Ok(()) } else { Err(format!("no violation was told: {:?}", ran.frames)) }
+}
+
 pub const CASES: &[Case] = &[
     Case {
         name: "tcp-to-this-machine",
@@ -27,6 +38,7 @@ attempt('far', lambda: tcp('2001:db8::1', 80, socket.AF_INET6))",
         walls: "v6 ECONNREFUSED|EADDRNOTAVAIL\nmapped ECONNREFUSED\nmapped-own ENETUNREACH|ECONNREFUSED\nfar ENETUNREACH|EADDRNOTAVAIL",
         control: Control::Plain("v6 *\nmapped ok\nmapped-own ok\nfar *"),
         harm: Some(|w, _| w.reached()),
+        check: violated,
         ..CASE
     },
     Case {
@@ -39,6 +51,7 @@ attempt('here', lambda: tcp(ADDRESS, PORT))",
         walls: "192.0.2.1 ENETUNREACH\n8.8.8.8 ENETUNREACH\n169.254.169.254 ENETUNREACH\n10.0.0.1 ENETUNREACH\n100.100.100.200 ENETUNREACH\nhere ENETUNREACH|ECONNREFUSED",
         control: Control::Plain("192.0.2.1 *\n8.8.8.8 *\n169.254.169.254 *\n10.0.0.1 *\n100.100.100.200 *\nhere ok"),
         harm: Some(|w, _| w.reached()),
+        check: violated,
         ..CASE
     },
     Case {
@@ -70,9 +83,9 @@ attempt('write', lambda: os.write(s.fileno(), b'x'))",
         attack: "
 class Io(ctypes.Structure): _fields_ = [('base', ctypes.c_void_p), ('len', ctypes.c_size_t)]
 class Message(ctypes.Structure): _fields_ = [('name', ctypes.c_void_p), ('namelen', ctypes.c_uint32), ('iov', ctypes.c_void_p),
-    ('iovlen', ctypes.c_size_t), ('control', ctypes.c_void_p), ('controllen', ctypes.c_size_t), ('flags', ctypes.c_int), ('sent', ctypes.c_uint32)]
+    ('iovlen', ctypes.c_size_t), ('control', ctypes.c_void_p), ('controllen', ctypes.c_size_t), ('flags', ctypes.c_int), ('pad', ctypes.c_uint32), ('sent', ctypes.c_uint32)]
 text = ctypes.create_string_buffer(b'x'); io = Io(ctypes.addressof(text), 1)
-def message(a): return Message(ctypes.addressof(a), 16, ctypes.addressof(io), 1, None, 0, 0, 0)
+def message(a): return Message(ctypes.addressof(a), 16, ctypes.addressof(io), 1, None, 0, 0, 0, 0)
 allowed = udp(); allowed.bind(('127.0.0.1', 0))
 both = [ctypes.create_string_buffer(address(h, p), 16) for h, p in [('127.0.0.1', allowed.getsockname()[1]), (ADDRESS, UDP)]]
 vector = (Message * 2)(*map(message, both))
@@ -97,6 +110,7 @@ attempt('own-server', lambda: udp().sendto(question, (ADDRESS, UDP)))",
         walls: "name no-name\nserver ENETUNREACH\ntcp ENETUNREACH\nown-server ENETUNREACH|ok",
         control: Control::Plain("name *\nserver *\ntcp *\nown-server ok"),
         harm: Some(|w, _| w.told()),
+        check: violated,
         ..CASE
     },
     Case {
@@ -109,14 +123,14 @@ attempt('directly', lambda: s.sendto(b'x', (ADDRESS, UDP)))",
         walls: "broadcast ENETUNREACH\nmulticast ENETUNREACH\ndirectly ENETUNREACH|ok",
         control: Control::Plain("broadcast *\nmulticast *\ndirectly ok"),
         harm: Some(|w, _| w.told()),
+        check: violated,
         ..CASE
     },
     Case {
         name: "tcp-fast-open",
         attack: "
 def fast(host):
-    s = socket.socket(); s.settimeout(2)
-    s.sendto(b'x', 0x20000000, (host, PORT))
+    socket.socket().sendto(b'x', 0x20000000, (host, PORT))
 attempt('own-address', lambda: fast(ADDRESS))
 attempt('loopback', lambda: fast('127.0.0.1'))
 def later():
@@ -190,7 +204,7 @@ for name, family in [('vsock', 40), ('tipc', 30), ('inet', 2), ('netlink', 16), 
     call(name, NR['socketpair'], family, 1, 0, pair)",
         walls: "vsock EAFNOSUPPORT\ntipc EAFNOSUPPORT\ninet EAFNOSUPPORT\nnetlink EAFNOSUPPORT\nunix ok\nunix-high-bits ok",
         // No family but two has pairs; a kernel without the filter says so in words of its own.
-        control: Control::Plain("vsock !EPERM\ntipc !EPERM\ninet EOPNOTSUPP\nnetlink EOPNOTSUPP|ESOCKTNOSUPPORT\nunix ok\nunix-high-bits ok"),
+        control: Control::Plain("vsock !EPERM\ntipc !EPERM\ninet ENOTSUP\nnetlink ENOTSUP|ESOCKTNOSUPPORT\nunix ok\nunix-high-bits ok"),
         ..CASE
     },
     Case {
@@ -242,7 +256,7 @@ os.symlink(ENGINE, 'link')
 attempt('path', lambda: unix(ENGINE))
 attempt('link', lambda: unix('link'))
 attempt('proc-self-root', lambda: unix('/proc/self/root' + ENGINE))
-attempt('proc-self-cwd', lambda: unix('/proc/self/cwd/' + '../' * 20 + ENGINE))
+attempt('proc-self-cwd', lambda: unix('/proc/self/cwd' + '/..' * 8 + ENGINE))
 attempt('proc-1-root', lambda: unix('/proc/1/root' + ENGINE))
 def relative():
     os.chdir(os.path.dirname(ENGINE)); unix(os.path.basename(ENGINE))
@@ -256,16 +270,19 @@ attempt('relative', relative)",
         name: "sockets-that-machines-have",
         attack: "
 import glob
+found = False
 for pattern in ['/var/run/docker.sock', '/run/docker.sock', '/run/podman/*', '/run/containerd/*', '/run/dbus/*', '/run/systemd/*', '/run/snapd*',
     '/run/user/*/*', '/run/user/*/gnupg/*', '/tmp/.X11-unix/*', '/tmp/.ICE-unix/*', '/tmp/ssh-*/*', '/run/nscd/*', '/run/udev/*', '/dev/log', ENGINE]:
     for path in glob.glob(pattern):
         try:
-            if stat.S_ISSOCK(os.stat(path).st_mode): print('found')
+            found |= stat.S_ISSOCK(os.stat(path).st_mode)
         except OSError: pass
+print('found', found)
 names = {line.split()[-1] for line in open('/proc/net/unix') if '@' in line}
 print('abstract', any(ABSTRACT in name for name in names))",
-        walls: "abstract False",
-        control: Control::Rights("found\nabstract *"),
+        walls: "found False\nabstract False",
+        here: "found *\nabstract *",
+        control: Control::Plain("found True\nabstract True"),
         ..CASE
     },
     Case {
@@ -276,7 +293,7 @@ attempt('dgram', lambda: udp(socket.AF_UNIX).sendto(b'x', '\0' + ABSTRACT))
 print('listed', ABSTRACT in open('/proc/net/unix').read())",
         walls: "stream ECONNREFUSED|EPERM|EACCES\ndgram ECONNREFUSED|EPERM|EACCES|EPROTOTYPE\nlisted False",
         here: "stream EPERM|EACCES|ECONNREFUSED\ndgram EPERM|EACCES|ECONNREFUSED|EPROTOTYPE\nlisted *",
-        control: Control::Plain("stream ok\ndgram EPROTOTYPE\nlisted True"),
+        control: Control::Plain("stream ok\ndgram *\nlisted True"),
         harm: Some(|w, _| w.abstract_reached()),
         ..CASE
     },
@@ -383,7 +400,7 @@ print('rounds', n + 1)",
         walls: "rounds 50000",
         control: Control::Plain("rounds 1000"),
         harm: Some(|w, _| w.reached() | w.told()),
-        cell: |_, m| m.timeout_ms = 120_000,
+        cell: |_, m| m.timeout_ms = 400_000,
         ..CASE
     },
     Case {
@@ -391,7 +408,7 @@ print('rounds', n + 1)",
         // clone(CLONE_FILES) without a thread: a sibling that is not held by the interpreter's lock puts a unix socket, a
         // TCP socket and a UDP socket over one and the same number.
         attack: "
-rounds = 100000 if WALLS else 2000
+rounds = 100000
 number = 200
 sockets = [socket.socket(socket.AF_UNIX), socket.socket(), udp()]
 os.dup2(sockets[0].fileno(), number)
@@ -408,16 +425,16 @@ for n in range(rounds // 2):
 os.kill(flipper, 9)
 print('rounds', n + 1)",
         walls: "rounds 50000",
-        control: Control::Plain("rounds 1000"),
+        control: Control::Plain("rounds 50000"),
         harm: Some(|w, _| w.reached() | w.told()),
-        cell: |_, m| m.timeout_ms = 120_000,
+        cell: |_, m| m.timeout_ms = 400_000,
         ..CASE
     },
     Case {
         name: "a-flood-of-attempts",
         attack: "
 to = ctypes.create_string_buffer(address(ADDRESS, PORT), 16)
-rounds = 100000 if WALLS else 100
+rounds = 20000 if WALLS else 100
 through = 0
 for n in range(rounds):
     if n % 1000 == 0: s = socket.socket()
@@ -426,9 +443,9 @@ print('through', through > 0)",
         walls: "through False",
         control: Control::Plain("through True"),
         harm: Some(|w, _| w.reached()),
-        cell: |_, m| m.timeout_ms = 120_000,
+        cell: |_, m| m.timeout_ms = 400_000,
         check: |ran| {
-            super::ended_well(ran)?;
+            ended_well(ran)?;
             // What is said of them is bounded, whatever their number.
             let frames = ran.frames.len();
             if frames < 5000 { Ok(()) } else { Err(format!("{frames} frames")) }
@@ -443,7 +460,7 @@ program = ctypes.create_string_buffer(struct.pack('=HBBIHBBIHBBIHBBI', 0x20, 0, 
 filter = ctypes.create_string_buffer(struct.pack('=H6xQ', 4, ctypes.addressof(program)))
 libc.prctl(38, 1, 0, 0, 0)
 call('listener', NR['seccomp'], 1, 8, filter)
-call('with-more-flags', NR['seccomp'], 1, 8 | 1, filter)
+call('with-more-flags', NR['seccomp'], 1, 8 | 1 | 16, filter)
 # RECV, SEND, ID_VALID, ADDFD on whatever is there.
 for name, request in [('receive', 0xc0502100), ('send', 0xc0182101), ('valid', 0x40082102), ('addfd', 0x40182103)]:
     call(name, NR['ioctl'], 1, request | 1 << 40, ctypes.create_string_buffer(256))",

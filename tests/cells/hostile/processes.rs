@@ -76,11 +76,12 @@ call('limits', NR['prlimit64'], target, 7, struct.pack('=QQ', 64, 64), 0)
 call('affinity', NR['sched_setaffinity'], target, 8, struct.pack('=Q', 1))
 call('scheduler', NR['sched_setscheduler'], target, 5, struct.pack('=i', 0))
 call('priority', NR['setpriority'], 0, target, 19)
-call('of-the-user', NR['setpriority'], 2, 0, 0 if not WALLS else 19)
+# Without walls that would be everything of the user's, root's kernel threads among it.
+if WALLS: call('of-the-user', NR['setpriority'], 2, 0, 19)
 call('io', NR['ioprio_set'], 1, target, 3 << 13)
 call('pages', NR['move_pages'], target, 0, 0, 0, 0, 0)",
         walls: "limits EPERM\naffinity EPERM\nscheduler EPERM\npriority EPERM\nof-the-user EPERM\nio EPERM\npages EPERM|EACCES",
-        control: Control::Plain("limits ok\naffinity ok\nscheduler ok\npriority ok\nof-the-user *\nio ok\npages ok|ENOSYS|ENODEV"),
+        control: Control::Plain("limits ok\naffinity ok\nscheduler ok\npriority ok\nio ok\npages ok|ENOSYS|ENODEV"),
         ..CASE
     },
     Case {
@@ -93,7 +94,7 @@ attempt('core', lambda: resource.setrlimit(resource.RLIMIT_CORE, (1, 1)))
 attempt('oom', lambda: write('/proc/self/oom_score_adj', b'-1000'))
 call('io', NR['ioprio_set'], 1, 0, 1 << 13)",
         walls: "real-time EPERM\npriority EACCES|EPERM\nfiles ValueError|EPERM\ncore ValueError|EPERM\noom EACCES\nio EPERM",
-        control: Control::Root("real-time *\npriority ok\nfiles *\ncore ok\noom ok\nio ok"),
+        control: Control::Root("real-time *\npriority ok\nfiles *\ncore ok\noom *\nio ok"),
         ..CASE
     },
     Case {
@@ -122,17 +123,17 @@ print('ended', not WALLS and os.waitpid(target, os.WNOHANG)[0] == target)",
         name: "pretending-to-be-the-agent",
         attack: "
 # The bytes of a frame that says `exited with 42`.
-for fd in [1, 2]: os.write(fd, bytes.fromhex(FRAME) if WALLS else b'')
-for fd in range(3, 64):
-    try: os.write(fd, bytes.fromhex(FRAME))
-    except OSError: pass
-for path in ['/proc/1/fd/1', '/proc/1/fd/0', '/dev/console']:
-    try: os.write(os.open(path, os.O_WRONLY), bytes.fromhex(FRAME)); print('wrote')
-    except OSError: pass
-sys.stdout.write('\\n')",
+if WALLS:
+    for fd in range(1, 64):
+        try: os.write(fd, bytes.fromhex(FRAME))
+        except OSError: pass
+    print(flush=True)
+attempt('its-output', lambda: os.open('/proc/1/fd/1', os.O_WRONLY))
+attempt('its-input', lambda: os.open('/proc/1/fd/0', os.O_RDWR))
+attempt('its-memory', lambda: os.open('/proc/1/mem', os.O_RDWR))",
         // What it writes is output and nothing else: the frame's bytes stand in the line.
-        walls: "*",
-        control: Control::Root("*"),
+        walls: "*\nits-output EACCES|EPERM\nits-input EACCES|EPERM\nits-memory EACCES|EPERM",
+        control: Control::Rights("its-output ok\nits-input *\nits-memory ok"),
         check: |ran| {
             super::ended_well(ran)?;
             let ended = ran.frames.iter().filter(|f| matches!(f, firsttry::frame::Frame::Exited { .. })).count();

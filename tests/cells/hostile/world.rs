@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// One case's own world.
 pub struct World {
     dir: tempfile::TempDir,
-    name: &'static str,
+    /// The case's.
+    pub name: &'static str,
     /// In the command line of everything that the attack starts.
     pub marker: String,
     /// A text that is secret.
@@ -38,13 +39,15 @@ struct Victim {
     at: u64,
 }
 
-/// `sys.argv`: the canary and a number for the names of its IPC objects. Lives until its input ends.
+/// `sys.argv`: the canary, and a number for the names of its IPC objects or 0. Lives until its input ends.
 const VICTIM: &str = r"
 import ctypes, os, sys
 libc = ctypes.CDLL(None)
 secret = ctypes.create_string_buffer(sys.argv[1].encode())
 libc.prctl(0x59616d61, -1, 0, 0, 0)
 key = int(sys.argv[2])
+if key == 0:
+    print(ctypes.addressof(secret), flush=True); sys.stdin.read(); sys.exit()
 shm = libc.shmget(key, 4096, 0o1666)
 queue = libc.msgget(key, 0o1666)
 semaphore = libc.semget(key, 1, 0o1666)
@@ -116,7 +119,9 @@ impl World {
         unix.set_nonblocking(true).unwrap();
         datagrams.set_nonblocking(true).unwrap();
         abstract_socket.set_nonblocking(true).unwrap();
-        let victim = (attack.contains("VICTIM") || attack.contains("IPC")).then(|| Victim::start(&canary, number));
+        // One that is to be ended has nothing to clean up.
+        let key = if attack.contains("IPC") { number } else { 0 };
+        let victim = (attack.contains("VICTIM") || key > 0).then(|| Victim::start(&canary, key));
         World {
             dir,
             name,
