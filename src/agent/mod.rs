@@ -10,6 +10,7 @@ mod channel;
 mod collect;
 mod escalation;
 mod observe;
+mod relay;
 mod root;
 mod spawn;
 mod supervisor;

@@ -461,7 +461,7 @@ fn open_files() -> Seen {
 fn file_size(scratch: &Path) -> Seen {
     process::set_limit(Limit::FileSize, 4096, 4096).map_err(|e| e.to_string())?;
     // The signal that comes first is ignored by nobody here, and ends a step; here only the error is wanted.
-    trial::ignore(libc::SIGXFSZ);
+    process::ignore(libc::SIGXFSZ);
     match fs::write(scratch.join("large"), vec![0; 8192]) {
         Err(e) if e.raw_os_error() == Some(libc::EFBIG) => Ok("refused a file that grew too large".to_owned()),
         Err(e) => Err(e.to_string()),

@@ -12,6 +12,7 @@ mod harness;
 mod hostile;
 mod limits;
 mod network;
+mod relay;
 mod scripted;
 mod user;
 mod walls;
