@@ -332,6 +332,16 @@ impl Setting {
     }
 }
 
+/// Prints past the test's own output, which one that passed keeps to itself.
+pub fn say(line: &str) {
+    let _ = std::io::stdout().write_all(format!("\n{line}\n").as_bytes());
+}
+
+/// The line of a setting, in what a run of this binary printed.
+pub fn summary(line: &str) -> Option<&str> {
+    line.starts_with("hostile: ").then_some(line)
+}
+
 /// Fewer than these is no suite.
 const AT_LEAST: usize = 80;
 
@@ -370,8 +380,7 @@ fn everything(setting: &Setting) {
     if elsewhere > 0 {
         let _ = write!(line, " ({elsewhere} with their control arm in another setting)");
     }
-    // Not by a macro, whose output a test that passed keeps to itself.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    say(&line);
     assert!(failures.is_empty(), "{failures}");
     assert!(only.is_empty() || ran > 0, "no case is called {only}");
     assert!(!only.is_empty() || (skipped == 0 && ran >= AT_LEAST), "{line}");
