@@ -78,7 +78,7 @@ const MEMORY_DISK: &str = "size=25%,nr_inodes=1m";
 /// A tmpfs of this size. Each name takes memory of the kernel's that no size counts, so there are no more of them than
 /// blocks.
 fn sized(bytes: u64) -> String {
-    format!("size={bytes},nr_inodes={}", (bytes / 4096).max(64))
+    format!("size={bytes},nr_inodes={}", (bytes / 4096).clamp(1024, 1 << 20))
 }
 
 /// What `/dev/shm` may take, and `/tmp` where the lock says nothing of disk: with a limit of memory, not more than half

@@ -9,6 +9,7 @@ mod container;
 mod death;
 mod ends;
 mod harness;
+mod hostile;
 mod limits;
 mod network;
 mod relay;

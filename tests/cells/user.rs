@@ -34,4 +34,9 @@ fn everything_here_holds_for_an_ordinary_user_as_well() {
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     let passed = text.lines().filter(|line| line.starts_with("test ") && line.ends_with("ok")).count();
     assert!(passed > 30, "only {passed} tests ran\n{text}");
+    let hostile: Vec<&str> = text.lines().filter_map(super::hostile::summary).collect();
+    assert!(!hostile.is_empty(), "no hostile case ran\n{text}");
+    for line in hostile {
+        super::hostile::say(line);
+    }
 }
