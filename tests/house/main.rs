@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// wiring imports all; nothing imports wiring.
 const PURE: &[&str] = &[
     "code", "frame", "network", "finding", "step", "lock", "plan", "results", "event", "run", "outcome", "doctor",
-    "report", "repo",
+    "report", "repo", "escape",
 ];
 /// Tools of effects: how git is called, the Python files we carry, and how what is temporary is made and removed.
 const TOOLS: &[&str] = &["git", "lib_py", "leftovers"];
