@@ -12,6 +12,7 @@ mod complaint;
 mod disk;
 mod escalation;
 mod observe;
+mod relay;
 mod root;
 mod spawn;
 mod supervisor;

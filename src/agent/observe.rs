@@ -1,9 +1,10 @@
 //! What the walls look like from inside: read or tried by PID 1 after it gave up its rights, which its children share.
 
 use super::root::Tree;
-use crate::frame::Observed;
+use crate::frame::{Observed, Policy};
+use crate::network::address;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 /// What was built, for what can't be seen from inside.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ pub struct Facts {
     pub cpus: u32,
     /// Root started the cell, and the step has another kernel uid.
     pub mapped_from_root: bool,
+    /// What the host relays, in words; `None` for nothing.
+    pub relayed: Option<String>,
 }
 
 impl Facts {
@@ -54,7 +57,7 @@ pub fn observe(facts: &Facts) -> Vec<Observed> {
     let field = |name: &str| {
         status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim().to_owned()
     };
-    let mut all = vec![network(), pid(), user(&field("Uid"), facts)];
+    let mut all = vec![network(facts.relayed.as_deref()), pid(), user(&field("Uid"), facts)];
     let capabilities: Vec<String> = ["CapPrm", "CapEff", "CapBnd", "CapAmb"].iter().map(|n| field(n)).collect();
     let none = capabilities.iter().all(|c| !c.is_empty() && c.chars().all(|digit| digit == '0'));
     all.push(wall("capabilities", "dropped, bounding set included", capabilities.join(" "), none));
@@ -78,8 +81,29 @@ pub fn witness(watched: &Result<(), String>) -> Observed {
     wall("witness", "seccomp user notification", detail, holds)
 }
 
-/// No interface but loopback, and no route: a datagram socket can't even be pointed outside.
-fn network() -> Observed {
+/// What the host relays under this policy; `None` for nothing.
+pub fn relayed(policy: &Policy) -> Option<String> {
+    match policy.mode {
+        Policy::LISTED => {
+            let entries = policy.allowed.iter().map(|entry| {
+                let host = match address::parse(&entry.address.0) {
+                    Some(IpAddr::V6(address)) if entry.port != 0 => format!("[{address}]"),
+                    Some(address) => address.to_string(),
+                    None if entry.name.starts_with('.') => format!("*{}", entry.name),
+                    None => entry.name.clone(),
+                };
+                if entry.port == 0 { host } else { format!("{host}:{}", entry.port) }
+            });
+            Some(entries.collect::<Vec<_>>().join(", "))
+        }
+        Policy::EVERYWHERE => Some("everything but the host's own loopback, link and metadata".to_owned()),
+        _ => None,
+    }
+}
+
+/// No interface but loopback. Without a relay no route either: a datagram socket can't even be pointed outside; with
+/// one, everywhere is loopback.
+fn network(relayed: Option<&str>) -> Observed {
     let interfaces: Vec<String> = fs::read_to_string("/proc/net/dev")
         .unwrap_or_default()
         .lines()
@@ -89,8 +113,17 @@ fn network() -> Observed {
     let outside = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9));
     let routed = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect(outside)).is_ok();
     let only_loopback = interfaces.iter().all(|name| name == "lo");
-    let detail = format!("interfaces: {}; route outside: {routed}", interfaces.join(" "));
-    wall("network", "network namespace", detail, only_loopback && !routed)
+    let interfaces = interfaces.join(" ");
+    match relayed {
+        Some(hosts) => {
+            let detail = format!("interfaces: {interfaces}; relayed by the host: {hosts}");
+            wall("network", "network namespace, relay", detail, only_loopback)
+        }
+        None => {
+            let detail = format!("interfaces: {interfaces}; route outside: {routed}");
+            wall("network", "network namespace", detail, only_loopback && !routed)
+        }
+    }
 }
 
 fn pid() -> Observed {

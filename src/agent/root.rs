@@ -163,7 +163,7 @@ impl Root {
             // Whoever has a terminal may ask for it by this name (passwords, pagers); TIOCSTI is refused by the filter.
             self.bind(Path::new("/dev/tty"), "/dev/tty", NO_SUID | NO_EXEC)?;
         }
-        self.proc()?;
+        self.proc(spec.relay)?;
         let size = match spec.disk_bytes {
             0 => format!("mode=1777,{}", in_memory(spec.memory_bytes)),
             bytes => format!("mode=1777,{}", sized(bytes)),
@@ -288,9 +288,14 @@ impl Root {
         mount("devpts", &pts, "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, "newinstance,ptmxmode=0666,mode=620")
     }
 
-    fn proc(&self) -> Result<(), CallError> {
+    fn proc(&self, relay: bool) -> Result<(), CallError> {
         let proc = self.directory("/proc")?;
         mount("proc", &proc, "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, "")?;
+        if relay {
+            // Of this network namespace alone: the agent, without rights by then, stands in for ports of the outside.
+            fs::write(proc.join("sys/net/ipv4/ip_unprivileged_port_start"), "0")
+                .named(|| "let every port of the cell be bound".to_owned())?;
+        }
         for name in PROC_READ_ONLY {
             let path = proc.join(name);
             if path.exists() {

@@ -19,7 +19,8 @@ use crate::code::ExitCode;
 use crate::frame::{Decoder, Spec, ToHelper};
 use crate::linux::cgroup::Groups;
 use crate::linux::process::{Fork, Reaped};
-use crate::linux::{ids, namespaces, process, seccomp};
+use crate::linux::{ids, namespaces, process, route, seccomp};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
 use std::ffi::OsStr;
@@ -62,6 +63,8 @@ pub fn raise() -> ExitCode {
             return serve(behind);
         }
         Ok(Side::InsideFailed(failure)) => return refuse(failure),
+        // No frame: a stream that was cut.
+        Ok(Side::Orphaned) => return ExitCode::INFRASTRUCTURE,
         Ok(Side::Outside(code)) => code,
         Err(failure) => refuse(failure),
     };
@@ -75,8 +78,17 @@ enum Side {
     Inside(Box<Behind>),
     /// We are PID 1 and could not build them.
     InsideFailed(Failure),
+    /// We are PID 1, could not build them, and the starter is gone.
+    Orphaned,
     /// We are the starter, and PID 1 is gone.
     Outside(ExitCode),
+}
+
+/// Whether the other end of a pipe is closed.
+fn is_over(pipe: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pipe, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok() && !fds[0].revents().is_empty()
 }
 
 /// Takes exactly one frame from standard input; what follows is for PID 1.
@@ -139,6 +151,8 @@ fn start(
                     terminal,
                     probe: spec.probe,
                 })),
+                // Whatever could not be built: there is nobody to build it for, and it says nothing about this machine.
+                Err(_) if is_over(&starter_lives) => Side::Orphaned,
                 Err(failure) => Side::InsideFailed(failure),
             })
         }
@@ -195,6 +209,9 @@ fn build(
     )
     .map_err(fail("namespaces"))?;
     namespaces::loopback_up().map_err(fail("network namespace"))?;
+    if spec.relay {
+        route::everywhere_is_here().map_err(fail("network namespace"))?;
+    }
     // Now, while a low port may be bound.
     let stub = Stub::open().map_err(|e| Failure::new("name server", e))?;
     rustix::system::sethostname(b"ft").map_err(|e| Failure::new("uts namespace", e))?;
@@ -230,6 +247,7 @@ fn build(
         disk_bytes: spec.disk_bytes,
         cpus: spec.cpus,
         mapped_from_root: owner.is_some(),
+        relayed: None,
     };
     Ok((facts, stub))
 }

@@ -7,6 +7,7 @@
 mod conversation;
 mod handshake;
 pub mod namespaces;
+mod relay;
 mod scratch;
 pub mod scripted;
 #[cfg(target_os = "linux")]
@@ -15,6 +16,7 @@ mod terminal;
 pub use conversation::{Finished, run};
 pub use handshake::{Conversation, Wrong};
 pub use namespaces::{Namespaces, Probe, Unavailable, probe, trials};
+pub use relay::{Resolver, Resolving};
 pub use scratch::remove_scratch;
 #[cfg(target_os = "linux")]
 pub use terminal::{NoTerminal, Terminal};
@@ -69,6 +71,11 @@ pub struct Mount {
 pub trait Cell: Sync {
     /// Which kind.
     fn kind(&self) -> CellKind;
+
+    /// Who resolves the names that its policy allows.
+    fn resolver(&self) -> Resolver {
+        Resolver::System
+    }
 
     /// Raises the walls and starts the agent behind them.
     ///

@@ -5,7 +5,6 @@
 use super::{Cell, CellError, Handle, Live, Walls};
 use crate::frame::Observed;
 use crate::lock::CellKind;
-use crate::step::Network;
 
 /// The helper and agent, a static program; empty where the host is not Linux.
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "cells are Linux"))]
@@ -79,28 +78,13 @@ impl Unavailable {
     }
 }
 
-impl Namespaces {
-    /// What is asked for and can't be had in this kind of cell.
-    fn unsupported(walls: &Walls) -> Option<CellError> {
-        let what = match &walls.network {
-            Network::Loopback => return None,
-            Network::Allow(hosts) => format!("a network with allowed hosts ({})", hosts.join(", ")),
-            Network::Open => "an open network".to_owned(),
-        };
-        Some(CellError::Unsupported { kind: "namespaces", what })
-    }
-}
-
 impl Cell for Namespaces {
     fn kind(&self) -> CellKind {
         CellKind::Namespaces
     }
 
     async fn launch(&self, walls: &Walls) -> Result<Live, CellError> {
-        match Self::unsupported(walls) {
-            Some(error) => Err(error),
-            None => start::launch(walls, self.terminal).await,
-        }
+        start::launch(walls, self.terminal).await
     }
 }
 
@@ -141,6 +125,7 @@ mod start {
     use super::{AGENT, CellError, Handle, Live, Observed, Probe, Unavailable, Walls};
     use crate::cell::{Conversation, Work};
     use crate::frame::{BoundPath, Bytes, Decoder, Frame, Payload, Spec, ToAgent, ToHelper};
+    use crate::leftovers;
     use crate::step::Network;
     use rustix::fs::{MemfdFlags, SealFlags};
     use std::fs::{self, File};
@@ -288,7 +273,9 @@ mod start {
     }
 
     fn try_one() -> Result<Probe, Box<dyn std::error::Error>> {
-        let scratch = tempfile::tempdir()?;
+        let place = std::env::temp_dir();
+        leftovers::sweep(&place);
+        let scratch = leftovers::folder_in(&place)?;
         let spec = Spec {
             scratch: Bytes(scratch.path().as_os_str().as_bytes().to_vec()),
             probe: true,

@@ -50,7 +50,8 @@ pub enum Command {
     /// Resolve, hash and record: the closure, config files, the collected tests
     #[command(
         after_help = "Examples:\n  ft lock               refresh everything that is stale\n  ft lock --collection  accept the tests as they are now, resolve nothing\n  \
-        ft lock --check       exit 102 if the lock is stale; changes nothing, needs no network"
+        ft lock --check       exit 102 if the lock is stale; changes nothing, needs no network\n  \
+        ft lock --network-from-report  what the last run talked to becomes its allow-list"
     )]
     Lock(Lock),
     /// The self-check: does this clone match the lock? Runs no check
@@ -151,6 +152,9 @@ pub struct Lock {
     /// Take newer versions where the sources allow them
     #[arg(long, conflicts_with_all = ["check", "collection"])]
     pub upgrade: bool,
+    /// Allow the hosts that a run with an open network talked to, and close the rest [default: the last run]
+    #[arg(long, value_name = "REPORT", num_args = 0..=1, conflicts_with_all = ["check", "collection", "upgrade"])]
+    pub network_from_report: Option<Option<PathBuf>>,
 }
 
 /// Arguments of `ft check`.

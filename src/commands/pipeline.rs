@@ -1,10 +1,11 @@
 //! One run from its first event to its report: the way of the data of DESIGN section 3, in order.
 
 use super::context::Context;
-use super::jobs::CellJobs;
+use super::jobs::{Asked as ToJob, CellJobs};
 use super::publish::Publish;
 use super::survey::{self, Asked, Survey};
 use super::{publish, runs};
+use crate::artifacts::RunDir;
 use crate::bytecode;
 use crate::cell::{self, Namespaces};
 use crate::code::ParityCode;
@@ -13,6 +14,7 @@ use crate::environment::store::{BuildError, Ready, State};
 use crate::environment::{Progress, RunJob, kept_layer, lib_dir, project};
 use crate::event::{EnvironmentInfo, EventKind, SnapshotInfo};
 use crate::finding::Finding;
+use crate::frame::ToAgent;
 use crate::lock::{Lock, Project};
 use crate::outcome::Outcome;
 use crate::plan::inputs::{Command, EnvironmentFacts, Request};
@@ -61,10 +63,12 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     let state = repo.state_dir();
     fs_err::create_dir_all(&state)?;
     crate::artifacts::exclude_from_status(repo)?;
-    let run_lock = publish::lock(&state)?;
-    publish::sweep(&run_lock)?;
+    // A command of one's own publishes nothing: it waits for nobody, and a server that it starts keeps no run waiting.
+    let run_lock = if job.publish == Publish::Nothing { None } else { Some(publish::lock(&state)?) };
+    publish::sweep(repo);
     let id = runs::new_id(jiff::Timestamp::now());
-    let run_dir = run_lock.begin(&id)?;
+    let run = RunDir::begin(&state, &id)?;
+    let run_dir = run.path().to_owned();
     fs_err::create_dir_all(run_dir.join("logs"))?;
     let first = EventKind::RunStarted {
         events_version: recorder::VERSION,
@@ -104,7 +108,7 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     }
     recorder.finish();
     let tails = runs::tails(&run_dir, &recorder.outcome);
-    if let Err(error) = publish::finish(&run_lock, repo, &run_dir, &recorder.outcome, publish_wanted) {
+    if let Err(error) = publish::finish(run_lock.as_ref(), repo, run, &recorder.outcome, publish_wanted) {
         // A verdict whose report is not there, or is an older one's, is no verdict.
         let hint = "free some disk space or mend the permissions, then run again".to_owned();
         recorder.record(EventKind::Broken { stage: "report".to_owned(), message: error, hint });
@@ -287,6 +291,7 @@ impl Drive<'_> {
         let (progress, mut progressed) = tokio::sync::mpsc::unbounded_channel::<Progress>();
         let cell = Namespaces::default();
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
+        let mut obeying = Obeying::new(jobs.asked());
         let ready = {
             let mut report = move |p: Progress| {
                 // The face may be gone while the build is being ended.
@@ -297,7 +302,8 @@ impl Drive<'_> {
                 tokio::select! {
                     biased;
                     Some(p) = progressed.recv() => self.recorder.glimpse(&super::env::glimpse(&p)),
-                    signal = self.signals.next() => paused_or_ended(signal).await?,
+                    signal = self.signals.next() => obeying.hear(signal)?,
+                    () = obeying.stop.due() => {}
                     ready = &mut ensure => break ready,
                 }
             }
@@ -407,12 +413,14 @@ impl Drive<'_> {
         let job = project::layer_job(&parts, world.trees.clone(), out.clone(), scratch);
         let cell = Namespaces::default();
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
+        let mut obeying = Obeying::new(jobs.asked());
         let end = {
             let mut run = std::pin::pin!(jobs.run(job));
             loop {
                 tokio::select! {
                     biased;
-                    signal = self.signals.next() => paused_or_ended(signal).await?,
+                    signal = self.signals.next() => obeying.hear(signal)?,
+                    () = obeying.stop.due() => {}
                     end = &mut run => break end,
                 }
             }
@@ -470,10 +478,12 @@ impl Drive<'_> {
         work: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<T, Stop> {
         let mut task = tokio::task::spawn_blocking(work);
+        let mut obeying = Obeying::new(ToJob::default());
         loop {
             tokio::select! {
                 biased;
-                signal = self.signals.next() => paused_or_ended(signal).await?,
+                signal = self.signals.next() => obeying.hear(signal)?,
+                () = obeying.stop.due() => {}
                 done = &mut task => {
                     return match done {
                         Ok(result) => result.map_err(|error| Stop::broken(stage, error)),
@@ -504,14 +514,29 @@ fn build_stop(error: &BuildError) -> Stop {
     }
 }
 
-/// Ctrl-Z between steps stops this process, which has no cell to pause then; `fg` goes on by itself.
-async fn paused_or_ended(signal: crate::run::Signal) -> Result<(), Stop> {
-    match signal {
-        crate::run::Signal::Stop => session::stop_self().await,
-        crate::run::Signal::Continue => {}
-        signal => return Err(Stop::Interrupted(signal)),
+/// What signals mean before the steps: Ctrl-Z pauses the cell of a job and stops this process, `fg` lets both go on, and
+/// everything else ends the run.
+struct Obeying {
+    job: ToJob,
+    stop: session::Pausing,
+}
+
+impl Obeying {
+    fn new(job: ToJob) -> Obeying {
+        Obeying { job, stop: session::Pausing::default() }
     }
-    Ok(())
+
+    fn hear(&mut self, signal: crate::run::Signal) -> Result<(), Stop> {
+        match signal {
+            crate::run::Signal::Stop => {
+                self.job.say(ToAgent::Pause {});
+                self.stop.shortly();
+            }
+            crate::run::Signal::Continue => self.job.say(ToAgent::Resume {}),
+            signal => return Err(Stop::Interrupted(signal)),
+        }
+        Ok(())
+    }
 }
 
 /// As root a step runs under another uid; what it may change must belong to that.

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod namespaces;
 pub mod notify;
 pub mod process;
+pub mod route;
 pub mod seccomp;
 pub mod trial;
 

@@ -147,7 +147,7 @@ impl Fixture {
         self.run_in_with(cell, |_, _| {})
     }
 
-    fn run_in_with(&self, cell: &Namespaces, mut react: impl FnMut(&Frame, &mpsc::Sender<ToAgent>)) -> Ran {
+    pub fn run_in_with(&self, cell: &impl cell::Cell, mut react: impl FnMut(&Frame, &mpsc::Sender<ToAgent>)) -> Ran {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (ask, control) = mpsc::channel(8);

@@ -11,6 +11,7 @@ mod ends;
 mod harness;
 mod limits;
 mod network;
+mod relay;
 mod scripted;
 mod user;
 mod walls;
