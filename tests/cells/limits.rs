@@ -1,4 +1,11 @@
 //! What a step may use, and that the rest of the machine does not pay for it.
+//!
+//! Which mechanism holds a limit depends on the machine, and the tests ask the cell which one it was. Control groups of
+//! version 2 are a manual check where a machine has version 1: boot a kernel with `cgroup2` on `/sys/fs/cgroup` (a
+//! virtual machine whose root is a tmpfs with this program, Python 3.11 and `overlay.ko` is enough; emulated it takes
+//! about a minute for each group) and run `limits::want limits::a_fork limits::memory` as root in the root group, as root
+//! in a group of its own, as a user in a group that was delegated (directory, `cgroup.procs` and
+//! `cgroup.subtree_control` owned by the user, the test started in it), and as a user without one.
 
 use super::harness::{Fixture, Ran};
 use firsttry::frame::Observed;
