@@ -118,7 +118,7 @@ table! {
         "mend it, or mark the line with `# nosec` and a reason";
     NETWORK_VIOLATED = 251, 251, "network policy violated",
         "a step tried to reach what the lock does not allow",
-        "remove the call, mock it, or allow the host in `network_policy.allowed_hosts`";
+        "remove the call, or mock it; list the host in `network_policy.deny_quietly` where its refusal is expected, in `allowed_hosts` where it is needed; or set `forbid_network` to false once, run, and `ft lock --network-from-report` writes the list";
     ARTIFACT_MISSING = 301, 301, "a required artifact is missing",
         "the lock requires a file that no step left behind",
         "check the step that should write it, or `required_artifacts`";

@@ -343,6 +343,21 @@ mod tests {
         assert!(run.on(over(0, false)).contains(&Action::Finish));
     }
 
+    #[test]
+    fn output_that_nobody_hears_ends_the_steps_and_is_told_from_output_that_is_lost() {
+        let record = |error: Option<&str>| {
+            let mut run = Run::new(&plan(&[("a", &[]), ("b", &[])], 1, false));
+            run.on(Input::Ready);
+            let actions = run.on(Input::Unheard { error: error.map(str::to_owned) });
+            assert!(actions.contains(&Action::Send(vec![0], ToAgent::Cancel {})));
+            assert!(run.on(over(0, false)).contains(&Action::Finish));
+            let Some(Action::Record(event)) = actions.into_iter().next() else { panic!("nothing is recorded") };
+            event
+        };
+        assert_eq!(record(None), EventKind::Interrupted { signal: "SIGPIPE".to_owned() });
+        assert!(matches!(record(Some("disk full")), EventKind::Broken { message, .. } if message == "disk full"));
+    }
+
     proptest! {
         #[test]
         fn every_run_ends_whatever_fails(

@@ -154,7 +154,6 @@ pub struct Lock {
     pub upgrade: bool,
     /// Allow the hosts that a run with an open network talked to, and close the rest [default: the last run]
     #[arg(long, value_name = "REPORT", num_args = 0..=1, conflicts_with_all = ["check", "collection", "upgrade"])]
-    #[expect(clippy::option_option, reason = "clap's form of a flag with an optional value")]
     pub network_from_report: Option<Option<PathBuf>>,
 }
 

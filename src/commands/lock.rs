@@ -89,13 +89,20 @@ pub(super) fn write(repo: &Repo, path: &Path, text: &str) -> std::io::Result<()>
     }
     let mode =
         std::fs::metadata(&path).map_or(0o644, |meta| std::os::unix::fs::PermissionsExt::mode(&meta.permissions()));
-    leftovers::sweep(folder);
-    let mut file = leftovers::file_in(folder)?;
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777))?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(&path).map_err(|error| error.error)?;
-    Ok(())
+    let write = |aside: &Path| -> std::io::Result<()> {
+        let mut file = leftovers::file_in(aside)?;
+        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777))?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    // Where git does not see it, if this process is killed; beside the file where that is another file system.
+    let state = repo.state_dir();
+    match write(if state.is_dir() { &state } else { folder }) {
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => write(folder),
+        other => other,
+    }
 }
 
 /// Resolves the closure, fills every hash, builds the environment, records the collection.

@@ -11,6 +11,7 @@ const PLAIN: &[ExitCode] = &[
     ExitCode::INFRASTRUCTURE,
     ExitCode::BUG,
     ExitCode::INTERRUPTED,
+    ExitCode::UNREAD,
     ExitCode::TERMINATED,
 ];
 

@@ -21,7 +21,9 @@ pub(crate) mod sample;
 #[cfg(test)]
 mod tests {
     use super::{explain, sample, text};
+    use crate::event::{Attempt, EventKind};
     use crate::lock::Lock;
+    use crate::outcome::Outcome;
 
     const README: &str = include_str!("../../README.md");
 
@@ -43,6 +45,27 @@ mod tests {
         let (outcome, tails) = sample::readme();
         let told = text::summary(&outcome, &tails, text::Detail::default()).plain();
         pretty_eq(part("report"), &format!("```console\n$ ft run\n{told}```\n"));
+    }
+
+    #[test]
+    fn the_violation_of_the_readme_is_what_a_run_says() {
+        let attempt = Attempt {
+            process: "python -m pytest -q".into(),
+            pid: 3,
+            call: "lookup".into(),
+            protocol: "dns".into(),
+            name: "api.example.com".into(),
+            test: "tests/test_api.py::test_fetch".into(),
+            count: 3,
+            ..Attempt::default()
+        };
+        let outcome = Outcome::fold(&sample::events([
+            sample::start("parity"),
+            EventKind::Planned { plan: Box::new(sample::plan()) },
+            EventKind::NetworkAttempted { step: "pytest".into(), attempt: Box::new(attempt) },
+        ]));
+        let told = text::finding(&outcome.findings()[0]).plain();
+        pretty_eq(part("violation"), &format!("```console\n{told}```\n"));
     }
 
     #[test]

@@ -257,11 +257,7 @@ impl Face {
         let logs = run_dir.strip_prefix(&outcome.repository).unwrap_or(run_dir).join("logs");
         if self.passing.is_some() {
             self.pass_on_rest();
-            // A command whose reader went away ends as it does in a shell: without a word.
-            if outcome.interrupted.as_deref() == Some("SIGPIPE") && outcome.broken.is_empty() {
-                return;
-            }
-            let page = if ran_to_its_end(outcome) {
+            let page = if ran_to_its_end(outcome) || unread(outcome) {
                 // Its own status is the result; what it tried stands beside it.
                 let mut page = Page::default();
                 let violations = outcome.findings().into_iter().filter(|f| f.code == ParityCode::NETWORK_VIOLATED);
@@ -421,6 +417,11 @@ fn try_put(stream: &Stream, bytes: &[u8]) -> std::io::Result<()> {
     // A panic elsewhere while text was written leaves nothing that later text could trip over.
     let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
     stream.write_all(bytes).and_then(|()| stream.flush())
+}
+
+/// Whether nobody read the output any more: then it ends as in a shell, without a word.
+fn unread(outcome: &Outcome) -> bool {
+    outcome.interrupted.as_deref() == Some("SIGPIPE") && outcome.broken.is_empty() && outcome.bug.is_none()
 }
 
 /// Whether the command of an exec ended by itself, so that its own status and output say everything.

@@ -46,7 +46,7 @@ fn a_timeout_sends_sigterm_and_the_command_may_still_speak() {
 }
 
 /// Programs that do not want to end, each with what it does.
-const STUBBORN: [(&str, &str); 6] = [
+const STUBBORN: [(&str, &str); 9] = [
     ("ignores SIGTERM", "import signal,time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"),
     (
         "stops itself again and again",
@@ -65,10 +65,32 @@ const STUBBORN: [(&str, &str); 6] = [
         "import os,signal,time\nsignal.signal(15, signal.SIG_IGN)\nwhile True:\n  try: os.kill(1, 9); os.kill(1, 19)\n  except OSError: pass\n  time.sleep(.01)",
     ),
     (
+        "signals everybody that it can name",
+        "import os,signal,time\nsignal.signal(15, signal.SIG_IGN)\nwhile True:\n for to in (0, -1, 1):\n  try: os.kill(to, 15)\n  except OSError: pass\n time.sleep(.01)",
+    ),
+    (
+        "leaves zombies until it may have no more",
+        "import os,signal,time\nsignal.signal(15, signal.SIG_IGN)\nwhile True:\n try:\n  if os.fork()==0: os._exit(0)\n except OSError: time.sleep(.001)",
+    ),
+    (
+        "spawns as fast as it can",
+        "import os,signal,time\nsignal.signal(15, signal.SIG_IGN)\nwhile True:\n try: os.posix_spawn('/bin/sh', ['sh', '-c', 'sleep 60 & sleep 60'], {'PATH': '/bin:/usr/bin'})\n except OSError: time.sleep(.001)",
+    ),
+    (
         "forks for ever",
         "import os,signal,time\nsignal.signal(15, signal.SIG_IGN)\nmain=os.getpid()\nwhile True:\n try:\n  if os.fork()==0 and os.getpid()%3: os._exit(0)\n except OSError: time.sleep(.001)\n if os.getpid()==main: time.sleep(.001)",
     ),
 ];
+
+/// No number of the manifest is too large to be added to another; 0 is no timeout.
+#[test]
+fn the_longest_timeout_is_no_timeout_at_all() {
+    for (timeout_ms, grace_ms) in [(u64::MAX, u64::MAX), (u64::MAX - 1, 1), (0, u64::MAX)] {
+        let ran = Fixture::sh("echo done").with(|_, m| (m.timeout_ms, m.grace_ms) = (timeout_ms, grace_ms)).run();
+        assert_eq!(ran.passed(), "done\n");
+        assert!(!ran.ended().timed_out);
+    }
+}
 
 #[test]
 fn whatever_it_does_sigkill_comes_after_timeout_and_grace() {

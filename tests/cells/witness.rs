@@ -113,7 +113,10 @@ except OSError: pass\" \"$(printf \"\\033[2J\\nevil\")\"; true'; true",
     ran.passed();
     let all = attempts(&ran);
     let [attempt] = all.as_slice() else { panic!("{all:?}") };
-    assert!(attempt.process.starts_with("python3 -c") && attempt.process.contains("\\u{1b}[2J\\nevil"), "{attempt:?}");
+    assert!(
+        attempt.process.starts_with("python3 -c") && attempt.process.contains("\\u{1b}[2J\\u{a}evil"),
+        "{attempt:?}"
+    );
     assert!(attempt.process.chars().all(|c| !c.is_control()));
     assert_eq!(attempt.parents.len(), 2, "{attempt:?}");
     assert!(attempt.parents[0].contains(" sh -c python3"), "{attempt:?}");

@@ -206,25 +206,6 @@ fn an_untracked_file_is_parity_042_a_warning_by_hand_and_an_error_in_ci() {
 }
 
 #[test]
-fn a_network_that_is_open_or_partly_open_is_parity_052() {
-    let project = Project::with_tools(&["ruff"]);
-    project.lock(|lock| lock["network_policy"] = json!({"forbid_network": false}));
-    stopped(&project, 105, "PARITY-052", "is open");
-    project.ft_with(&[("FT_NO_NETWORK", "1")], &["run"]).leaves(0);
-    project.lock(|lock| lock["network_policy"] = json!({"forbid_network": true, "allowed_hosts": ["example.org"]}));
-    stopped(&project, 105, "PARITY-052", "example.org");
-    project.lock(|lock| lock["network_policy"]["allowed_hosts"] = json!(["127.0.0.1", "localhost"]));
-    project.ft(&["run"]).leaves(0);
-}
-
-#[test]
-fn a_policy_of_one_step_is_held_too() {
-    let project = Project::with_tools(&["ruff"]);
-    project.lock(|lock| lock["tools"]["ruff"]["network"] = json!({"forbid_network": false}));
-    stopped(&project, 105, "PARITY-052", "ruff");
-}
-
-#[test]
 fn a_container_that_venv_mode_can_not_give_is_parity_052() {
     let project = Project::with_tools(&["ruff"]);
     let image = format!("python@sha256:{}", "a".repeat(64));

@@ -3,12 +3,14 @@
 
 use super::harness::{Dice, Repo, STEPS, Started, children, groups_of};
 use rustix::process::{Pid, Signal, WaitStatus};
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How many points each of the workers kills the runner at, and starter or agent.
 const RUNNER_POINTS: usize = 54;
 const CELL_POINTS: usize = 18;
+const OTHER_POINTS: usize = 9;
 /// Processes that work side by side, each with a repository of its own: half of a run is waiting.
 const WORKERS: usize = 3;
 /// After so many points comes a whole run.
@@ -26,6 +28,11 @@ fn variable(name: &str) -> Option<u64> {
 
 fn seed() -> u64 {
     variable(SEED).unwrap_or(20_240_229)
+}
+
+/// For whoever reads the test's output: the last line before a failure names the point.
+fn say(text: &str) {
+    writeln!(std::io::stdout(), "{text}").unwrap();
 }
 
 /// Runs `work` in processes of their own, which inherit the orphans of everything they start: this test again, alone.
@@ -48,13 +55,8 @@ fn in_workers(test: &str, count: usize, work: fn(u64)) {
                 [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat(),
             );
         } else {
-            print!(
-                "{}",
-                String::from_utf8_lossy(&output.stdout)
-                    .lines()
-                    .filter(|line| line.contains("points"))
-                    .fold(String::new(), |all, line| all + line + "\n")
-            );
+            let output = String::from_utf8_lossy(&output.stdout).into_owned();
+            output.lines().filter(|line| line.contains(" points ")).for_each(say);
         }
     }
     assert!(said.is_empty(), "seed {}; again with {SEED}={}\n{}", seed(), seed(), said.join("\n"));
@@ -159,7 +161,7 @@ fn the_runner_may_die_at_any_point() {
         let mut alive = 0;
         for index in 0..RUNNER_POINTS {
             let when = point(&mut dice, length);
-            println!("worker {worker}, point {index}: {when:?} of {length:?}");
+            say(&format!("worker {worker}, point {index}: {when:?} of {length:?}"));
             let mut run = repo.start(&["run"], &[]);
             wait_for(&repo, &mut run, when);
             alive += usize::from(!run.is_over());
@@ -172,7 +174,7 @@ fn the_runner_may_die_at_any_point() {
             }
         }
         whole(&repo, length * 4 + Duration::from_secs(5));
-        println!("{alive} of {RUNNER_POINTS} points hit a living runner");
+        say(&format!("{alive} of {RUNNER_POINTS} points hit a living runner"));
         assert!(alive * 3 > RUNNER_POINTS * 2, "the points miss the run");
     });
 }
@@ -196,7 +198,10 @@ fn the_starter_and_the_agent_may_die_at_any_point() {
         let mut cut = 0;
         for index in 0..CELL_POINTS {
             let (agent, delay) = (dice.below(2) == 0, dice.below(260_000));
-            println!("worker {worker}, point {index}: {} after {delay} µs", if agent { "agent" } else { "starter" });
+            say(&format!(
+                "worker {worker}, point {index}: {} after {delay} µs",
+                if agent { "agent" } else { "starter" }
+            ));
             let mut run = repo.start(&["run"], &[]);
             wait_for(&repo, &mut run, When::Event("snapshot_taken", 1, delay));
             let mut killed = None;
@@ -233,7 +238,92 @@ fn the_starter_and_the_agent_may_die_at_any_point() {
             no_groups(&killed.into_iter().collect::<Vec<_>>());
         }
         whole(&repo, length * 4 + Duration::from_secs(5));
-        println!("{cut} of {CELL_POINTS} points cut a step");
+        say(&format!("{cut} of {CELL_POINTS} points cut a step"));
         assert!(cut * 2 > CELL_POINTS, "the points miss the cells");
+    });
+}
+
+/// The hooks of a clone: name and text.
+fn hooks(repo: &Repo) -> Vec<(String, String)> {
+    let entries = std::fs::read_dir(repo.root.join(".git/hooks")).into_iter().flatten().filter_map(Result::ok);
+    let named = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    let ours = named.filter(|(name, _)| !name.ends_with(".sample"));
+    let mut hooks: Vec<_> = ours.map(|(name, path)| (name, std::fs::read_to_string(path).unwrap())).collect();
+    hooks.sort();
+    hooks
+}
+
+/// Makes a clone one that was never set up.
+fn anew(repo: &Repo, exclude: &[u8]) {
+    std::fs::remove_dir_all(repo.root.join(".firsttry")).ok();
+    std::fs::remove_file(repo.root.join(".venv-parity")).ok();
+    // Without the list in `.firsttry` what was published would be the user's.
+    std::fs::remove_dir_all(repo.root.join("artifacts")).unwrap();
+    std::fs::create_dir(repo.root.join("artifacts")).unwrap();
+    std::fs::write(repo.root.join("artifacts/mine.txt"), "mine\n").unwrap();
+    for (name, _) in hooks(repo) {
+        std::fs::remove_file(repo.root.join(".git/hooks").join(name)).unwrap();
+    }
+    std::fs::write(repo.root.join(".git/info/exclude"), exclude).unwrap();
+    repo.git(&["checkout", "-q", "--", "."]);
+}
+
+/// What is not the steps: the first command in a clone (hooks, environment), a build, and `ft lock`, which writes files
+/// of the user's.
+#[test]
+fn setting_up_building_and_locking_may_die_at_any_point() {
+    const LOCKED: [&str; 2] = ["ci/parity.lock.json", "ci/parity.requirements.txt"];
+    const SET_UP: &[(&str, &str)] = &[("FIRSTTRY_DISABLE_AUTO_PARITY", "")];
+    in_workers("points::setting_up_building_and_locking_may_die_at_any_point", WORKERS, |worker| {
+        let repo = Repo::new();
+        let exclude = std::fs::read(repo.root.join(".git/info/exclude")).unwrap();
+        let texts = || LOCKED.map(|path| std::fs::read(repo.root.join(path)).unwrap());
+        let old = texts();
+        let commands: [(&[&str], &[(&str, &str)]); 3] =
+            [(&["version"], SET_UP), (&["env", "build"], &[]), (&["lock"], &[])];
+        let once = |args: &[&str], vars: &[(&str, &str)]| {
+            let mut all = repo.start(args, vars);
+            all.until_nobody_is_left(PATIENCE).unwrap();
+            let said = repo.said();
+            assert_eq!(all.status.and_then(WaitStatus::exit_status), Some(0), "{args:?}: {said}");
+            assert!(!said.contains("warning") && !said.contains("error"), "{args:?}: {said}");
+            all.since.elapsed()
+        };
+        let lengths = commands.map(|(args, vars)| {
+            anew(&repo, &exclude);
+            once(args, vars)
+        });
+        let new = texts();
+        assert_ne!(old, new, "`ft lock` writes");
+        anew(&repo, &exclude);
+        once(commands[0].0, SET_UP);
+        let whole = hooks(&repo);
+        assert!(whole.len() >= 2, "{whole:?}");
+        let mut dice = Dice(seed() ^ (worker << 32) ^ 0x10c);
+        for index in 0..OTHER_POINTS {
+            let which = index % commands.len();
+            let (args, vars) = commands[which];
+            let when = When::After(dice.below(u64::try_from(lengths[which].as_micros()).unwrap()));
+            say(&format!("worker {worker}, point {index}: {args:?} {when:?} of {:?}", lengths[which]));
+            anew(&repo, &exclude);
+            let mut run = repo.start(args, vars);
+            wait_for(&repo, &mut run, when);
+            run.kill();
+            run.until_nobody_is_left(PATIENCE).unwrap();
+            for (now, (old, new)) in texts().iter().zip(old.iter().zip(&new)) {
+                assert!(now == old || now == new, "half a file: {}", String::from_utf8_lossy(now));
+            }
+            repo.git(&["checkout", "-q", "--", "."]);
+            let known = |hook: &(String, String)| whole.contains(hook) || hook.0.starts_with(".ft-tmp-");
+            assert!(hooks(&repo).iter().all(known), "{:?}", hooks(&repo));
+            assert_eq!(repo.harm(), Vec::<String>::new());
+            // The same again goes through, and leaves nothing of what was killed.
+            once(args, vars);
+            repo.git(&["checkout", "-q", "--", "."]);
+            once(&["run"], &[]);
+            assert_eq!(repo.harm(), Vec::<String>::new());
+            assert_eq!(repo.leftovers(), Vec::<String>::new());
+            assert!(which != 0 || hooks(&repo) == whole, "{:?}", hooks(&repo));
+        }
     });
 }

@@ -36,8 +36,13 @@ impl Log {
         self.unlisted += u64::from(verdict == Verdict::Denied);
     }
 
-    /// Counts an attempt; the frame that tells it, where it is a new one.
-    pub fn add(&mut self, mut attempt: Attempt) -> Option<Frame> {
+    /// Counts one that is the same as the one with this id.
+    pub fn again(&mut self, id: u32) {
+        self.counts[id as usize] += 1;
+    }
+
+    /// Counts an attempt: its id where it is listed, and the frame that tells it where it is a new one.
+    pub fn add(&mut self, mut attempt: Attempt) -> (Option<u32>, Option<Frame>) {
         let key = Key {
             process: attempt.process.clone(),
             call: attempt.call.clone(),
@@ -48,18 +53,19 @@ impl Log {
             verdict: attempt.verdict as u8,
         };
         if let Some(id) = self.seen.get(&key) {
-            self.counts[*id as usize] += 1;
-            return None;
+            let id = *id;
+            self.again(id);
+            return (Some(id), None);
         }
         if self.is_full(attempt.verdict) {
             self.add_unseen(attempt.verdict);
-            return None;
+            return (None, None);
         }
         self.listed[attempt.verdict as usize] += 1;
         attempt.id = self.counts.len() as u32;
         self.seen.insert(key, attempt.id);
         self.counts.push(1);
-        Some(Frame::Attempt { attempt })
+        (Some(attempt.id), Some(Frame::Attempt { attempt }))
     }
 
     /// How often, at the end.
@@ -81,14 +87,14 @@ mod tests {
     fn an_attempt_is_told_once_and_counted_and_there_is_an_end() {
         let mut log = Log::default();
         let attempt = |port| Attempt { port, ..Attempt::default() };
-        assert!(log.add(attempt(1)).is_some());
-        assert!(log.add(attempt(1)).is_none());
-        assert!(log.add(Attempt { at_ms: 9, pid: 7, ..attempt(1) }).is_none());
+        assert!(log.add(attempt(1)).1.is_some());
+        assert!(log.add(attempt(1)).1.is_none());
+        assert!(log.add(Attempt { at_ms: 9, pid: 7, ..attempt(1) }).1.is_none());
         for port in 2..=LISTED as u16 {
-            assert!(log.add(attempt(port)).is_some());
+            assert!(log.add(attempt(port)).1.is_some());
         }
         assert!(log.is_full(Verdict::Denied) && !log.is_full(Verdict::Note));
-        assert!(log.add(attempt(5000)).is_none());
+        assert!(log.add(attempt(5000)).1.is_none());
         log.add_unseen(Verdict::Denied);
         log.add_unseen(Verdict::Note);
         assert_eq!(log.totals(), [Frame::Repeated { id: 0, count: 3 }, Frame::Unlisted { count: 2 }]);

@@ -47,6 +47,9 @@ const ASKERS: usize = 64;
 /// Questions that wait for the host; further ones fail at once.
 const QUESTIONS: usize = 256;
 
+/// Threads and destinations whose last refused attempt is remembered.
+const RECENT: usize = 1024;
+
 /// Names that were given out with their addresses.
 const NAMES: usize = 4096;
 
@@ -66,6 +69,7 @@ pub struct Witness {
     current: Current,
     start: Instant,
     log: Log,
+    recent: HashMap<(u32, &'static str, SocketAddr), Remembered>,
     askers: VecDeque<Task>,
     names: HashMap<IpAddr, Vec<String>>,
     questions: HashMap<u32, (Asker, Question, Attempt)>,
@@ -83,6 +87,16 @@ enum Fate {
     Refused(i32),
     /// The host is asked first.
     Waits,
+}
+
+/// A refused attempt that the same thread may make again and again.
+#[derive(Debug)]
+struct Remembered {
+    /// Its id in the log.
+    id: u32,
+    /// The processes whose test was asked for, and what their slots said then.
+    processes: Vec<u32>,
+    stamps: Vec<u32>,
 }
 
 /// One destination of a call.
@@ -106,6 +120,7 @@ impl Witness {
             current: Current::open(SLOTS),
             start: Instant::now(),
             log: Log::default(),
+            recent: HashMap::new(),
             askers: VecDeque::new(),
             names: HashMap::new(),
             questions: HashMap::new(),
@@ -224,9 +239,8 @@ impl Witness {
         if let Some(stub) = &mut self.stub {
             stub.answer(asker, &question, code, &addresses);
         }
-        if verdict != Verdict::Allowed {
-            self.tell(Attempt { verdict, why: escaped(&refused, 100), ..attempt }, channel);
-        }
+        // Also the one that was answered: who only looks a name up needs it in an allow-list all the same.
+        self.tell(Attempt { verdict, why: escaped(&refused, 100), ..attempt }, channel);
     }
 
     fn answer(&mut self, call: &Notification, channel: &mut Channel) {
@@ -323,6 +337,9 @@ impl Witness {
         }
         let names = self.names.get(&at.ip()).cloned().unwrap_or_default();
         let mut verdict = self.verdict(at, &names);
+        if matches!(verdict, Verdict::Denied | Verdict::Quiet) && self.again(task, name, at) {
+            return Fate::Refused(libc::ENETUNREACH);
+        }
         let (kind, non_blocking) = task.socket_type(call.arguments[0]).unzip();
         let datagram = kind == Some(libc::SOCK_DGRAM) || (kind.is_none() && name != "connect");
         let mut why = String::new();
@@ -361,10 +378,36 @@ impl Witness {
                 self.deliver(task, call, at, (datagram, non_blocking), attempt, channel)
             }
             _ => {
-                self.by(task, attempt, channel);
+                let told = self.by(task, attempt, channel);
+                if let Some(told) = told.filter(|_| matches!(verdict, Verdict::Denied | Verdict::Quiet)) {
+                    self.remember(task, name, at, told);
+                }
                 Fate::Refused(libc::ENETUNREACH)
             }
         }
+    }
+
+    /// Counts what this thread did before in the same test, without looking at it again: a loop that tries and tries
+    /// costs its own time and little of ours.
+    fn again(&mut self, task: Task, name: &'static str, at: SocketAddr) -> bool {
+        let Some(seen) = self.recent.get(&(task.thread, name, at)) else { return false };
+        let same = self.current.stamps(&seen.processes) == seen.stamps;
+        if same {
+            self.log.again(seen.id);
+        }
+        same
+    }
+
+    fn remember(&mut self, task: Task, name: &'static str, at: SocketAddr, (id, processes): (u32, Vec<u32>)) {
+        // A question has a name of its own each time.
+        if at.port() == 53 {
+            return;
+        }
+        if self.recent.len() >= RECENT {
+            self.recent.clear();
+        }
+        let stamps = self.current.stamps(&processes);
+        self.recent.insert((task.thread, name, at), Remembered { id, processes, stamps });
     }
 
     /// Has an allowed attempt delivered.
@@ -479,27 +522,34 @@ impl Witness {
     }
 
     /// Tells an attempt of a process, unless there are too many by now.
-    fn by(&mut self, task: Task, attempt: Attempt, channel: &mut Channel) {
+    ///
+    /// Its id where it is listed, and the processes whose test was asked for.
+    fn by(&mut self, task: Task, attempt: Attempt, channel: &mut Channel) -> Option<(u32, Vec<u32>)> {
         if self.log.is_full(attempt.verdict) {
             self.log.add_unseen(attempt.verdict);
-            return;
+            return None;
         }
-        let attempt = self.attributed(Some(task), attempt);
-        self.tell(attempt, channel);
+        let caller = task.caller(self.top);
+        let processes = std::iter::once(caller.pid).chain(caller.above.iter().copied()).collect();
+        let attempt = self.made_by(caller, attempt);
+        Some((self.tell(attempt, channel)?, processes))
     }
 
     fn attributed(&self, task: Option<Task>, attempt: Attempt) -> Attempt {
-        let caller = task.map(|task| task.caller(self.top)).unwrap_or_default();
+        self.made_by(task.map(|task| task.caller(self.top)).unwrap_or_default(), attempt)
+    }
+
+    fn made_by(&self, caller: Caller, attempt: Attempt) -> Attempt {
         let test = self.current.test_of(&caller);
         let Caller { pid, process, parents, .. } = caller;
         let at_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         Attempt { at_ms, pid, process, parents, test, ..attempt }
     }
 
-    fn tell(&mut self, attempt: Attempt, channel: &mut Channel) {
-        if let Some(frame) = self.log.add(attempt) {
-            channel.send(&frame);
-        }
+    fn tell(&mut self, attempt: Attempt, channel: &mut Channel) -> Option<u32> {
+        let (id, frame) = self.log.add(attempt);
+        frame.iter().for_each(|frame| channel.send(frame));
+        id
     }
 }
 
