@@ -240,7 +240,8 @@ pub fn close_on_exec_from_three() {
 }
 
 /// The type (`SOCK_STREAM`, `SOCK_DGRAM`, ...) of a socket that another process has open under this number, and whether
-/// it is non-blocking, pidfd_getfd(2). `None` where it is no socket, or the right to trace that process is missing: engines forbid it.
+/// it is non-blocking, pidfd_getfd(2). `None` where it is no socket, or the right to trace that process is missing:
+/// engines forbid it.
 #[must_use]
 pub fn socket_type_of(pid: u32, number: u32) -> Option<(i32, bool)> {
     // SAFETY: plain numbers; each descriptor that comes back is new and ours.

@@ -450,7 +450,8 @@ s.shutdown(socket.SHUT_WR); print(s.recv(100).decode())",
     let ran = fixture.run();
     assert_eq!(ran.passed(), format!("{BYTES}\n{BYTES}\n"));
     let grown = peak_bytes().saturating_sub(before);
-    eprintln!("relayed 2 x 200 MiB in {:?}, peak grew by {} KiB", start.elapsed(), grown >> 10);
+    let took = start.elapsed();
+    writeln!(std::io::stderr(), "relayed 2 x 200 MiB in {took:?}, peak grew by {} KiB", grown >> 10).unwrap();
     assert!(grown < 64 << 20, "{grown} bytes more than before");
 }
 
@@ -607,7 +608,7 @@ race(socket.SOCK_STREAM, {}, {}, 2000)",
     );
     let hosts = [allowed.at.to_string(), door.at.to_string()];
     let ran = allow(python(&script), &hosts).with(|_, m| m.timeout_ms = 300_000).run();
-    eprint!("{}", ran.passed());
+    write!(std::io::stderr(), "{}", ran.passed()).unwrap();
     // UDP sockets are pointed at the other address now and then, and nobody is there.
     let rewritten = ran.output.lines().next().unwrap().rsplit(' ').next().unwrap().parse::<u32>().unwrap();
     assert!(rewritten > 0, "the race was never won, so that it shows nothing");
