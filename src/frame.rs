@@ -619,6 +619,35 @@ mod tests {
         }
 
         #[test]
+        fn a_stream_that_was_changed_on_the_way_reads_the_same_however_it_is_cut(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            pieces in proptest::collection::vec(1usize..40, 1..20),
+        ) {
+            let mut bytes: Vec<u8> = frames().iter().flat_map(Payload::encode).collect();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let read = |pieces: &mut dyn Iterator<Item = usize>| {
+                let (mut decoder, mut seen, mut rest) = (Decoder::default(), Vec::new(), bytes.as_slice());
+                while !rest.is_empty() {
+                    let (piece, more) = rest.split_at(pieces.next().unwrap_or(1).min(rest.len()));
+                    rest = more;
+                    decoder.push(piece);
+                    loop {
+                        match decoder.next::<Frame>() {
+                            Ok(Some((frame, _))) => seen.push(frame),
+                            Ok(None) => break,
+                            Err(error) => return (seen, Some(error)),
+                        }
+                    }
+                }
+                (seen, None)
+            };
+            prop_assert_eq!(read(&mut pieces.iter().copied().cycle()), read(&mut std::iter::once(bytes.len())));
+        }
+
+        #[test]
         fn a_manifest_survives_the_wire(argv in proptest::collection::vec(".*", 0..5), timeout_ms: u64, passthrough: bool) {
             let manifest = Manifest { argv, timeout_ms, passthrough, ..Manifest::default() };
             let sent = ToAgent::Manifest { manifest };

@@ -477,7 +477,53 @@ mod tests {
         }
     }
 
+    /// What the table says, read row by row: the first that applies.
+    fn meant(table: &[Row], call: u32, arguments: [u64; 6]) -> u32 {
+        if cfg!(target_arch = "x86_64") && call >= 0x4000_0000 {
+            return errno(libc::ENOSYS);
+        }
+        let low = |index: u8| arguments[usize::from(index)] as u32;
+        let applies = |when: &When| match *when {
+            Always => true,
+            AnyBit(index, bits) => low(index) & bits != 0,
+            Is(index, value) => low(index) == value,
+            NoneOf(index, values) => !values.contains(&low(index)),
+            IsButNot((first, is), (second, not)) => low(first) == is && low(second) != not,
+            Both((first, is), (second, also)) => low(first) == is && low(second) == also,
+            NotZero(index) => arguments[usize::from(index)] != 0,
+            Masked(index, mask, value) => low(index) & mask == value,
+        };
+        let row = table.iter().find(|(number, when, _)| *number as u32 == call && applies(when));
+        row.map_or(ALLOWED, |row| row.2.action())
+    }
+
+    /// Values that the rows compare with, and what is next to them, with and without high bits.
+    fn argument_near_a_row() -> impl Strategy<Value = u64> {
+        let mut values = vec![0u64, 1, 2, 6, 7, 16, 0x80, 132, 136, 262, u64::MAX];
+        values.extend([libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD, libc::SECCOMP_IOCTL_NOTIF_RECV]);
+        values.extend([NEW_NAMESPACE, libc::CLONE_NEWUSER.cast_unsigned(), 0x100].map(u64::from));
+        (
+            prop::sample::select(values),
+            -1i64..2,
+            prop_oneof![Just(0u64), any::<u32>().prop_map(|high| u64::from(high) << 32)],
+        )
+            .prop_map(|(value, near, high)| value.wrapping_add_signed(near) & 0xffff_ffff | high)
+    }
+
     proptest! {
+        #[test]
+        fn the_program_does_what_the_table_says(
+            witness: bool,
+            row in any::<prop::sample::Index>(),
+            near in -1i64..2,
+            arguments in prop::array::uniform6(prop_oneof![argument_near_a_row(), any::<u64>()]),
+        ) {
+            let table = if witness { WATCH } else { TABLE };
+            let call = (table[row.index(table.len())].0 + near) as u32;
+            let given = interpret(&program(table), ARCHITECTURE, call, arguments);
+            prop_assert_eq!(given, meant(table, call, arguments), "call {} {:?}", call, arguments);
+        }
+
         #[test]
         fn only_four_socket_families_exist(family: u32, kind: u32, protocol: u32) {
             let family = family % 64;

@@ -213,8 +213,6 @@ fn tree(dir: &Path) -> Vec<PathBuf> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
     #[test]
     fn whatever_the_entries_are_only_plain_files_below_the_directory_appear(
         entries in proptest::collection::vec(
