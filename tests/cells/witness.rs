@@ -222,13 +222,20 @@ print(libc.ioctl(0, ctypes.c_ulong(0xc0502100), buf), ctypes.get_errno())";
     assert!(Fixture::python(script).control().starts_with("True 0\n"));
 }
 
+/// Set in the process that another one watches.
+const INSIDE: &str = "FT_TEST_INSIDE_A_WATCHER";
+
+#[expect(clippy::disallowed_methods, reason = "what this test tells itself")]
+fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
 /// Inside another program that watches, the kernel gives no second listener: the walls hold, and that nothing is told
 /// is said.
 #[test]
 fn inside_another_watcher_the_walls_hold_and_violations_are_said_to_be_unobservable() {
-    const INSIDE: &str = "FT_TEST_INSIDE_A_WATCHER";
     let name = "witness::inside_another_watcher_the_walls_hold_and_violations_are_said_to_be_unobservable";
-    if std::env::var_os(INSIDE).is_some() {
+    if is_inside() {
         let ran = python("attempt(lambda: tcp().connect(('192.0.2.1', 80)))").run();
         assert_eq!(ran.passed(), "ENETUNREACH\n");
         let walls = &ran.finished().observed;

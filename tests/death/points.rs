@@ -32,7 +32,8 @@ fn seed() -> u64 {
 
 /// For whoever reads the test's output: the last line before a failure names the point.
 fn say(text: &str) {
-    writeln!(std::io::stdout(), "{text}").unwrap();
+    // Past the capture of the test's output, which a killed test never shows.
+    std::io::stdout().write_all(format!("{text}\n").as_bytes()).unwrap();
 }
 
 /// Runs `work` in processes of their own, which inherit the orphans of everything they start: this test again, alone.
@@ -279,8 +280,8 @@ fn setting_up_building_and_locking_may_die_at_any_point() {
         let exclude = std::fs::read(repo.root.join(".git/info/exclude")).unwrap();
         let texts = || LOCKED.map(|path| std::fs::read(repo.root.join(path)).unwrap());
         let old = texts();
-        let commands: [(&[&str], &[(&str, &str)]); 3] =
-            [(&["version"], SET_UP), (&["env", "build"], &[]), (&["lock"], &[])];
+        type Call = (&'static [&'static str], &'static [(&'static str, &'static str)]);
+        let commands: [Call; 3] = [(&["version"], SET_UP), (&["env", "build"], &[]), (&["lock"], &[])];
         let once = |args: &[&str], vars: &[(&str, &str)]| {
             let mut all = repo.start(args, vars);
             all.until_nobody_is_left(PATIENCE).unwrap();

@@ -38,6 +38,9 @@ enum Area {
     Artifacts,
 }
 
+/// Whether the world outside has taken harm, from what it saw and what the attack printed.
+type Harm = fn(&World, &[Vec<u8>]) -> bool;
+
 /// One attack.
 struct Case {
     name: &'static str,
@@ -50,7 +53,7 @@ struct Case {
     /// The arm in which it succeeds.
     control: Control,
     /// Whether the world outside has taken harm: false behind the walls and true in the control.
-    harm: Option<fn(&World, &[Vec<u8>]) -> bool>,
+    harm: Option<Harm>,
     /// Changes the cell to be.
     cell: fn(&mut Walls, &mut Manifest),
     /// What else must hold of the result.
@@ -345,11 +348,15 @@ pub fn summary(line: &str) -> Option<&str> {
 /// Fewer than these is no suite.
 const AT_LEAST: usize = 80;
 
+#[expect(clippy::disallowed_methods, reason = "one case alone, for the one who works on it")]
+fn only() -> String {
+    std::env::var("FT_HOSTILE").unwrap_or_default()
+}
+
 /// Runs the whole table and says past the test's own output how many ran.
 fn everything(setting: &Setting) {
     let cases = cases();
-    // One case alone, for the one who works on it.
-    let only = std::env::var("FT_HOSTILE").unwrap_or_default();
+    let only = only();
     let queue = Mutex::new(cases.iter().filter(|(_, case)| case.name.contains(&only)).rev().collect::<Vec<_>>());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -357,11 +364,9 @@ fn everything(setting: &Setting) {
             scope.spawn(|| {
                 loop {
                     let Some((area, case)) = queue.lock().unwrap().pop() else { break };
-                    let start = Instant::now();
                     let result = std::panic::catch_unwind(|| run(case, setting)).unwrap_or_else(|panic| {
                         Err(format!("the test panicked: {:?}", panic.downcast_ref::<String>()))
                     });
-                    println!("{area:?} {} {} ms", case.name, start.elapsed().as_millis());
                     done.lock().unwrap().push((*area, case.name, result));
                 }
             });
