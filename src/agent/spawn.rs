@@ -1,9 +1,10 @@
 //! Starts the command: looks it up, forks, and gives the child exactly what it may have.
 
-use super::Failure;
+use super::{Failure, here};
 use super::observe::Facts;
 use crate::frame::Manifest;
 use crate::linux::cgroup::Groups;
+use crate::linux::landlock::Rules;
 use crate::linux::notify::Listener;
 use crate::linux::process::{self, Fork, Limit};
 use crate::linux::seccomp;
@@ -55,7 +56,7 @@ pub struct Started {
     pub listener: Listener,
 }
 
-/// Starts the command of `manifest`.
+/// Starts the command of `manifest`. Where there are no namespaces, `inner` is what only the command gets.
 ///
 /// # Errors
 /// Stage `exec` where it can't be found or executed, which is not the same as a command that exits with 127.
@@ -64,6 +65,7 @@ pub fn start(
     facts: &Facts,
     groups: &mut Groups,
     terminal: Option<Terminal>,
+    inner: Option<Rules>,
 ) -> Result<Started, Failure> {
     let fail = |e: &dyn std::fmt::Display| Failure::new("exec", e);
     let program = find(manifest)?;
@@ -80,9 +82,12 @@ pub fn start(
     };
     // The table is shared for a moment: that is how the listener comes to us. Passing it in a message would be a call
     // that waits for an answer, and nobody could give it yet.
+    let agent = std::process::id().cast_signed();
     match process::fork_sharing_descriptors().map_err(|e| fail(&e))? {
         Fork::Child => {
-            let watched = seccomp::watch().map_err(|e| e.to_string());
+            let broker = inner.is_some();
+            let alone = inner.map_or(Ok(()), |rules| here::enter(rules, agent));
+            let watched = alone.and_then(|()| seccomp::watch(broker).map_err(|e| e.to_string()));
             let watched = process::unshare_descriptors().map_err(|e| e.to_string()).and(watched);
             let number = watched.as_ref().map_or(-1, |number| *number);
             let _ = rustix::io::write(&report, &number.to_le_bytes());

@@ -1,9 +1,11 @@
 //! Watches one command from start to end: forwards what it writes, keeps its time, ends it and everything it started,
-//! and says how it ended. When [`run`] returns, no process but PID 1 is left that could be killed.
+//! and says how it ended. When [`run`] returns, no process of the command is left that could be killed.
 
 use super::channel::{Channel, Gone};
 use super::escalation::{Due, Escalation};
+use super::family::Family;
 use super::spawn;
+use super::here::Without;
 use super::walls::Behind;
 use super::witness::Witness;
 use super::{Ended as Over, Failure};
@@ -33,16 +35,17 @@ const SURVIVORS: usize = 64;
 /// # Errors
 /// Where it could not be started, or the host is gone (everything is killed by then).
 pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result<(), Over> {
-    let Behind { facts, mut groups, terminal, stub, routed, .. } = behind;
+    let Behind { facts, mut groups, terminal, stub, routed, places, without, .. } = behind;
     let children = process::child_signals().map_err(|e| Failure::new("signals", e))?;
-    let started = spawn::start(manifest, &facts, &mut groups, terminal)?;
+    let (inner, broker) = without.map(|Without { inner, broker, .. }| (inner, broker)).unzip();
+    let started = spawn::start(manifest, &facts, &mut groups, terminal, inner)?;
     channel.send(&Frame::Started { pid: started.pid.cast_unsigned() });
     let mut watch = Watch::new(manifest, started, children, |listener| {
-        Witness::new(listener, stub, manifest.network.clone(), routed)
+        Witness::new(listener, stub, manifest.network.clone(), routed, &places.slots(), broker)
     });
     let watched = watch.follow(channel);
     // Whatever happened, and however it ended: nobody stays.
-    process::signal_all(libc::SIGKILL);
+    watch.family.signal(libc::SIGKILL);
     watched?;
     let mut ended = watch.ended;
     let (user, system, peak) = process::children_usage();
@@ -64,6 +67,7 @@ struct Source {
 }
 
 struct Watch {
+    family: Family,
     start: Instant,
     main: i32,
     children: OwnedFd,
@@ -93,6 +97,7 @@ impl Watch {
                 .and_then(|flags| rustix::fs::fcntl_setfl(&source.pipe, flags | OFlags::NONBLOCK));
         }
         Watch {
+            family: Family::of_this_process(),
             start: Instant::now(),
             main: started.pid,
             children,
@@ -127,7 +132,7 @@ impl Watch {
                 Some(Due::Terminate) => {
                     self.ended.timed_out = true;
                     channel.send(&Frame::Terminating { after_ms: self.timeout_ms });
-                    terminate_all();
+                    self.terminate_all();
                 }
                 Some(Due::Kill) => {
                     // Without a grace period nothing was sent before; the timeout ran out all the same.
@@ -142,7 +147,7 @@ impl Watch {
                     return Ok(None);
                 }
                 // Forks that were under way when the signal went round are caught by the next one.
-                process::signal_all(libc::SIGKILL);
+                self.family.signal(libc::SIGKILL);
                 self.turn(channel, Some(Duration::from_millis(20)))?;
             } else {
                 let wait = self.timers.wait(self.start.elapsed());
@@ -163,11 +168,11 @@ impl Watch {
             self.turn(channel, Some(left))?;
         }
         if !self.ended.killed {
-            self.ended.survivors = living();
+            self.ended.survivors = self.living();
         }
         let deadline = Instant::now() + REAP;
         loop {
-            process::signal_all(libc::SIGKILL);
+            self.family.signal(libc::SIGKILL);
             let (ended, nobody) = self.reap_all();
             *status = status.or(ended);
             if nobody {
@@ -175,7 +180,7 @@ impl Watch {
             }
             if Instant::now() >= deadline {
                 // Stuck in the kernel: named, and left to the end of the pid namespace.
-                self.ended.survivors = living();
+                self.ended.survivors = self.living();
                 return Ok(());
             }
             self.turn(channel, Some(Duration::from_millis(5)))?;
@@ -222,6 +227,7 @@ impl Watch {
         fds.extend(sources.iter().map(|source| source.pipe.as_fd()));
         let pipes = 1..fds.len();
         fds.extend(self.witness.descriptors());
+        let timeout = [timeout, self.witness.patience()].into_iter().flatten().min();
         let ready = channel.wait(&fds, timeout)?;
         if ready[0] {
             let mut info = [0; 1024];
@@ -240,20 +246,20 @@ impl Watch {
         match request {
             ToAgent::Pause {} => {
                 if self.timers.pause(now) {
-                    process::signal_all(libc::SIGSTOP);
+                    self.family.signal(libc::SIGSTOP);
                     channel.send(&Frame::Paused { paused: true });
                 }
             }
             ToAgent::Resume {} => {
                 if self.timers.resume(now) {
-                    process::signal_all(libc::SIGCONT);
+                    self.family.signal(libc::SIGCONT);
                     channel.send(&Frame::Paused { paused: false });
                 }
             }
             ToAgent::Cancel {} => {
                 if self.timers.cancel(now) {
                     self.ended.cancelled = true;
-                    terminate_all();
+                    self.terminate_all();
                 }
             }
             ToAgent::Kill {} => {
@@ -275,9 +281,20 @@ impl Watch {
         }
     }
 
+    /// SIGTERM to everybody, and SIGCONT, without which a stopped process would not hear it.
+    fn terminate_all(&self) {
+        self.family.signal(libc::SIGTERM);
+        self.family.signal(libc::SIGCONT);
+    }
+
+    /// Who is there: `pid command line`. Zombies do not count: they are nobody's.
+    fn living(&self) -> Vec<String> {
+        self.family.members().into_iter().filter_map(describe).take(SURVIVORS).collect()
+    }
+
     fn kill_all(&mut self, channel: &mut Channel) {
         self.ended.killed = true;
-        process::signal_all(libc::SIGKILL);
+        self.family.signal(libc::SIGKILL);
         channel.send(&Frame::Killing {});
     }
 
@@ -310,21 +327,6 @@ impl Watch {
             }
         });
     }
-}
-
-/// SIGTERM to everybody, and SIGCONT, without which a stopped process would not hear it.
-fn terminate_all() {
-    process::signal_all(libc::SIGTERM);
-    process::signal_all(libc::SIGCONT);
-}
-
-/// Who is there beside PID 1: `pid command line`. Zombies do not count: they are nobody's.
-fn living() -> Vec<String> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let mut pids: Vec<u32> =
-        entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).filter(|pid| *pid != 1).collect();
-    pids.sort_unstable();
-    pids.into_iter().filter_map(describe).take(SURVIVORS).collect()
 }
 
 fn describe(pid: u32) -> Option<String> {

@@ -6,10 +6,12 @@
 
 pub mod cgroup;
 pub mod ids;
+pub mod landlock;
 pub mod namespaces;
 pub mod notify;
 pub mod process;
 pub mod seccomp;
+pub mod socket;
 
 use std::io;
 

@@ -2,16 +2,19 @@
 //!
 //! In a cell with a network namespace of its own nothing can get out, so that the witness only explains: what it lets
 //! proceed meets the empty namespace, and a process that rewrites an address while it is looked at deceives the report
-//! at most, and reaches nobody. Calls wait for their answer; everything about a process is read before it gets one.
+//! at most, and reaches nobody. Where there is no such namespace, its [`Broker`] performs every call itself. Calls wait for their answer; everything about a process is read before it gets one.
 
 mod address;
+mod broker;
 mod current;
 mod dns;
 mod log;
 mod policy;
+mod sockets;
 mod stub;
 mod task;
 
+pub use broker::Broker;
 pub use current::SIZE as SLOTS_SIZE;
 pub use stub::Stub;
 
@@ -56,6 +59,8 @@ pub struct Witness {
     policy: Policy,
     /// Every address is local here, so that what is refused must be refused by us.
     routed: bool,
+    /// Performs what is asked for, where no namespace stands behind an answer.
+    broker: Option<Broker>,
     current: Current,
     start: Instant,
     log: Log,
@@ -76,14 +81,23 @@ struct Target {
 }
 
 impl Witness {
-    /// Answers `listener` by `policy`; names come from `stub` where there is one.
-    pub fn new(listener: Listener, stub: Option<Stub>, policy: Policy, routed: bool) -> Witness {
+    /// Answers `listener` by `policy`; names come from `stub` where there is one. `slots` is where the step says which
+    /// test runs.
+    pub fn new(
+        listener: Listener,
+        stub: Option<Stub>,
+        policy: Policy,
+        routed: bool,
+        slots: &str,
+        broker: Option<Broker>,
+    ) -> Witness {
         Witness {
             listener: Some(listener),
             stub,
             policy,
             routed,
-            current: Current::open(SLOTS),
+            broker,
+            current: Current::open(slots),
             start: Instant::now(),
             log: Log::default(),
             askers: VecDeque::new(),
@@ -100,6 +114,11 @@ impl Witness {
         let mut all: Vec<_> = self.listener.iter().map(AsFd::as_fd).collect();
         all.extend(self.stub.iter().flat_map(Stub::descriptors));
         all
+    }
+
+    /// How long nothing but [`Witness::descriptors`] needs to be waited for; `None` for ever.
+    pub fn patience(&self) -> Option<std::time::Duration> {
+        self.broker.as_ref().and_then(Broker::patience)
     }
 
     /// Answers what waits now, within bounds.
@@ -123,6 +142,7 @@ impl Witness {
                 Err(_) => self.listener = None,
             }
         }
+        self.with_broker(|broker, witness, listener| broker.turn(witness, listener, channel));
         let Some(stub) = &mut self.stub else { return };
         for (asker, question) in stub.questions(&mut self.streams) {
             self.asked_for(asker, question, channel);
@@ -162,7 +182,17 @@ impl Witness {
         }
     }
 
+    /// Lets the broker do something, where there is one.
+    fn with_broker(&mut self, action: impl FnOnce(&mut Broker, &mut Witness, &Listener)) {
+        let (Some(mut broker), Some(listener)) = (self.broker.take(), self.listener.take()) else { return };
+        action(&mut broker, self, &listener);
+        (self.broker, self.listener) = (Some(broker), Some(listener));
+    }
+
     fn answer(&mut self, call: &Notification, channel: &mut Channel) {
+        if self.broker.is_some() {
+            return self.with_broker(|broker, witness, listener| broker.perform(witness, listener, call, channel));
+        }
         let task = Task { thread: call.thread };
         let (name, targets) = match self.targets(task, call) {
             Ok(found) => found,
@@ -177,7 +207,7 @@ impl Witness {
         };
         let mut refused = false;
         for target in &targets {
-            refused |= self.judge(task, call, name, target, channel);
+            refused |= self.judge(task, call, name, target, None, channel).is_some();
         }
         let Some(listener) = &self.listener else { return };
         if refused && self.routed {
@@ -222,36 +252,35 @@ impl Witness {
         Ok((name, targets))
     }
 
-    /// Says and counts what is worth it. Whether the call is to be refused.
+    /// Says and counts what is worth it. What becomes of it, where it leads out of the cell. `kind` is the socket's type
+    /// where it is known.
     fn judge(
         &mut self,
         task: Task,
         call: &Notification,
         name: &'static str,
         target: &Target,
+        kind: Option<i32>,
         channel: &mut Channel,
-    ) -> bool {
+    ) -> Option<Verdict> {
         let at = match &target.address {
             Address::Inet(at) => *at,
             Address::Unix(path) => {
                 self.unix(task, name, path, channel);
-                return false;
+                return None;
             }
-            Address::Netlink | Address::Unspecified | Address::Other(_) => return false,
+            Address::Netlink | Address::Unspecified | Address::Other(_) => return None,
         };
         if at == SocketAddr::from(stub::ADDRESS) && self.stub.is_some() {
-            self.askers.push_back(task);
-            if self.askers.len() > ASKERS {
-                self.askers.pop_front();
-            }
-            return false;
+            self.asks(task);
+            return None;
         }
         if at.ip().is_loopback() || at.ip().is_unspecified() {
-            return false;
+            return None;
         }
         let names = self.names.get(&at.ip()).cloned().unwrap_or_default();
         let mut verdict = policy::destination(&self.policy, at.ip(), at.port(), &names);
-        let kind = task.socket_type(call.arguments[0]);
+        let kind = kind.or_else(|| task.socket_type(call.arguments[0]));
         let datagram = kind == Some(libc::SOCK_DGRAM) || (kind.is_none() && name != "connect");
         let mut why = String::new();
         if verdict == Verdict::Denied && datagram && name == "connect" && at.port() != 53 {
@@ -278,7 +307,32 @@ impl Witness {
             ..Attempt::default()
         };
         self.by(task, attempt, channel);
-        true
+        Some(verdict)
+    }
+
+    /// Notes who turned to the name server.
+    fn asks(&mut self, task: Task) {
+        self.askers.push_back(task);
+        if self.askers.len() > ASKERS {
+            self.askers.pop_front();
+        }
+    }
+
+    /// A question that can't come to our own name server, and gets no answer.
+    fn asked_without_us(&mut self, task: Task, message: &[u8], channel: &mut Channel) {
+        let Some(question) = dns::question(message) else { return };
+        let verdict = match policy::lookup(&self.policy, &question.name) {
+            Verdict::Allowed => Verdict::Note,
+            verdict => verdict,
+        };
+        let attempt = Attempt {
+            verdict,
+            call: "lookup".to_owned(),
+            protocol: "dns".to_owned(),
+            name: question.name,
+            ..Attempt::default()
+        };
+        self.by(task, attempt, channel);
     }
 
     /// A unix socket of the machine that programs like to use, and that is not here.
@@ -300,14 +354,17 @@ impl Witness {
 
     /// A process that hides its memory and reaches for the network.
     fn hidden(&mut self, task: Task, call: &Notification, channel: &mut Channel) {
-        let attempt = Attempt {
+        self.by(task, Witness::unknown(call), channel);
+        if let Some(listener) = &self.listener {
+            listener.refuse(call.id, libc::EACCES);
+        }
+    }
+
+    fn unknown(call: &Notification) -> Attempt {
+        Attempt {
             call: call_name(call).to_owned(),
             why: "the process hides its memory, so the address is not known".to_owned(),
             ..Attempt::default()
-        };
-        self.by(task, attempt, channel);
-        if let Some(listener) = &self.listener {
-            listener.refuse(call.id, libc::EACCES);
         }
     }
 
