@@ -11,8 +11,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the agent is made of; a change elsewhere does not build it again.
-const SOURCES: &[&str] =
-    &["src/agent", "src/linux", "src/frame.rs", "src/code.rs", "src/bin/ft-agent.rs", "Cargo.toml", "build.rs"];
+const SOURCES: &[&str] = &[
+    "src/agent",
+    "src/linux",
+    "src/frame.rs",
+    "src/network.rs",
+    "src/network",
+    "src/code.rs",
+    "src/bin/ft-agent.rs",
+    "Cargo.toml",
+    "build.rs",
+];
 
 fn main() {
     for source in SOURCES {

@@ -117,7 +117,7 @@ pub enum EventKind {
         /// Step id.
         step: String,
         /// Who, what, and what became of it.
-        attempt: Attempt,
+        attempt: Box<Attempt>,
     },
     /// An attempt was made more than once.
     NetworkRepeated {

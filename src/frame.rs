@@ -227,7 +227,7 @@ record! {
         pub mode: u8,
         /// What mode 1 allows.
         pub allowed: Vec<HostEntry>,
-        /// Whose refusal is expected: no violation. Wins over `allowed`.
+        /// Whose refusal is expected: no violation. Wins over `allowed` and over mode 2.
         pub quiet: Vec<HostEntry>,
     }
 }
@@ -235,7 +235,8 @@ record! {
 record! {
     /// A name or an address with an optional port.
     pub struct HostEntry {
-        /// In lower case and IDNA form, without the dot of the root; empty for an address.
+        /// In lower case and IDNA form, without the dot of the root; empty for an address. With a leading dot: every name
+        /// below it, and not itself. [`crate::network`] compares.
         pub name: String,
         /// 4 or 16 bytes; none for a name.
         pub address: Bytes,

@@ -210,6 +210,14 @@ impl Git {
     }
 }
 
+/// What git says of itself: `git version 2.39.2`.
+///
+/// # Errors
+/// [`GitError`] where there is none.
+pub fn version(dir: &Path) -> Result<String, GitError> {
+    Ok(line(&Git::at(dir).arg("--version").output()?))
+}
+
 /// Takes the newline off a line of git's output and gives it as text.
 #[must_use]
 pub fn line(output: &[u8]) -> String {

@@ -18,8 +18,8 @@
 //!
 //! # Who may import whom
 //!
-//! Pure: [`code`], [`frame`], [`finding`], [`step`], [`repo`], [`lock`], [`plan`], [`results`], [`event`], [`run`],
-//! [`outcome`], [`report`]. They import only each other. Effects import pure modules, and not each other, but for two
+//! Pure: [`code`], [`frame`], [`network`], [`finding`], [`step`], [`repo`], [`lock`], [`plan`], [`results`], [`event`],
+//! [`run`], [`outcome`], [`doctor`], [`report`]. They import only each other. Effects import pure modules, and not each other, but for two
 //! that are tools of theirs: [`mod@git`] (how git is called) and [`lib_py`] (our Python files). Wiring ([`session`],
 //! [`commands`]) imports all; nothing imports wiring. `tests/house` reads the sources against this. `unsafe` stands in
 //! [`linux`] only. With the feature `agent` alone the crate is the agent's: no runtime, no argument parser, no
@@ -36,6 +36,7 @@ pub mod code;
 pub mod frame;
 #[cfg(target_os = "linux")]
 pub mod linux;
+pub mod network;
 
 #[cfg(feature = "host")]
 pub mod artifacts;
@@ -47,6 +48,8 @@ pub mod cell;
 pub mod cli;
 #[cfg(feature = "host")]
 pub mod commands;
+#[cfg(feature = "host")]
+pub mod doctor;
 #[cfg(feature = "host")]
 mod entry;
 #[cfg(feature = "host")]

@@ -4,6 +4,7 @@
 //! clock, a file or live state.
 
 mod judge;
+pub mod violation;
 
 use crate::code::{ExitCode, ParityCode};
 use crate::event::{Attempt, EnvironmentInfo, Event, EventKind, SnapshotInfo, StepEnd, Wall};
@@ -77,7 +78,8 @@ pub struct StepOutcome {
     pub missing: Vec<String>,
     /// Attempts to reach the network, refused and not.
     pub network: Vec<Attempt>,
-    /// How many attempts are not listed one by one.
+    /// How many attempts are not listed one by one. In every policy but an open one they count as a violation: what
+    /// they were is not known.
     pub unlisted: u64,
 }
 
@@ -113,7 +115,7 @@ impl Outcome {
             }),
             EventKind::StepEnded { step, end } => self.with(&step, |s| s.end = Some(end)),
             EventKind::StepSkipped { step, why } => self.with(&step, |s| s.skipped = Some(why)),
-            EventKind::NetworkAttempted { step, attempt } => self.with(&step, |s| s.network.push(attempt)),
+            EventKind::NetworkAttempted { step, attempt } => self.with(&step, |s| s.network.push(*attempt)),
             EventKind::NetworkRepeated { step, id, count } => self.with(&step, |s| {
                 s.network.iter_mut().filter(|attempt| attempt.id == id).for_each(|attempt| attempt.count = count);
             }),

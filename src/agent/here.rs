@@ -173,8 +173,8 @@ fn make_temporary(owner: Option<(u32, u32)>) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// How the directories for temporary files of cells begin.
-const TEMPORARY: &str = "ft-cell-";
+/// How the directories for temporary files of cells begin, below `/tmp`.
+pub const TEMPORARY: &str = "ft-cell-";
 
 /// `PID-START` of this process: a name that no other process ever has.
 fn name() -> String {
@@ -208,6 +208,7 @@ fn build(spec: &Spec, owner: Option<(u32, u32)>, temporary: &Path, groups: &mut 
     let places = Places {
         root: at.to_str().ok_or_else(|| Failure::new("scratch", "its path is not UTF-8"))?.to_owned(),
         temporary: temporary.to_str().unwrap_or_default().to_owned(),
+        marker: temporary.to_str().and_then(|path| path.split_once(TEMPORARY)).map_or("", |(_, name)| name).to_owned(),
     };
     become_the_step(owner)?;
     reachable(spec, &scratch, owner)?;
@@ -235,7 +236,7 @@ fn build(spec: &Spec, owner: Option<(u32, u32)>, temporary: &Path, groups: &mut 
         disk_bytes: spec.disk_bytes,
         cpus: spec.cpus,
         mapped_from_root: owner.is_some(),
-        here: Some(Here { root: places.root.clone(), landlock: version }),
+        here: Some(Here { root: places.root.clone(), landlock: version, others: threads_of_this_user() }),
         ..Facts::default()
     };
     Ok(Behind { facts, stub: Some(stub), places, without: Some(Without { inner, broker, copied }), ..Behind::default() })
@@ -327,6 +328,23 @@ fn rules(spec: &Spec, places: &Places, proc: Files) -> Result<Rules, CallError> 
     }
     rules.allow(Path::new("/proc"), proc)?;
     Ok(rules)
+}
+
+/// How many threads this user has on the machine, as far as they are seen.
+fn threads_of_this_user() -> u64 {
+    let own = rustix::process::geteuid().as_raw().to_string();
+    let Ok(entries) = fs::read_dir("/proc") else { return 0 };
+    let statuses = entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_name().as_bytes().iter().all(u8::is_ascii_digit))
+        .filter_map(|entry| fs::read_to_string(entry.path().join("status")).ok());
+    statuses
+        .filter_map(|status| {
+            let field = |name: &str| Some(status.lines().find_map(|line| line.strip_prefix(name))?.trim().to_owned());
+            let mine = field("Uid:")?.split_ascii_whitespace().next() == Some(own.as_str());
+            if mine { field("Threads:")?.parse::<u64>().ok() } else { None }
+        })
+        .sum()
 }
 
 /// Whether none of the terminals in `/dev/pts` is this user's: one that is could be typed into and read.

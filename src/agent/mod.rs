@@ -17,8 +17,12 @@ mod root;
 mod spawn;
 mod supervisor;
 mod tree;
+mod trial;
 mod walls;
 mod witness;
+
+pub use here::TEMPORARY;
+pub use places::MARKER;
 
 use crate::code::ExitCode;
 use crate::frame::{Frame, PROTOCOL, ToAgent};
@@ -75,6 +79,17 @@ pub fn main(mode: Mode) -> std::process::ExitCode {
     .into()
 }
 
+/// Tries every wall and limit of this machine by itself, with `scratch` as an empty directory to do it in, and says on
+/// standard output what was seen: one [`Frame::Ready`].
+#[must_use]
+pub fn trials(scratch: &std::path::Path) -> std::process::ExitCode {
+    use crate::frame::Payload;
+    use std::io::Write;
+    let said = Frame::Ready { observed: trial::all(scratch) }.encode();
+    let whole = std::io::stdout().write_all(&said).and_then(|()| std::io::stdout().flush());
+    if whole.is_ok() { ExitCode::PASSED } else { ExitCode::INFRASTRUCTURE }.into()
+}
+
 /// Speaks with the host, from `hello` to `bye`.
 fn serve(mut behind: walls::Behind) -> ExitCode {
     let Ok(mut channel) = Channel::stdio() else { return ExitCode::INFRASTRUCTURE };
@@ -86,7 +101,8 @@ fn serve(mut behind: walls::Behind) -> ExitCode {
     }
     channel.send(&Frame::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into() });
     let said = if probe {
-        let observed = observe::observe(&behind.facts);
+        let mut observed = observe::observe(&behind.facts);
+        observed.push(observe::witness(&spawn::try_to_watch()));
         channel.send(&Frame::Ready { observed });
         Ok(())
     } else {
@@ -130,7 +146,6 @@ fn conversation(channel: &mut Channel, mut behind: walls::Behind) -> Result<(), 
             _ => {}
         }
     };
-    channel.send(&Frame::Ready { observed: observe::observe(&behind.facts) });
     let places = behind.places.clone();
     places.translate(&mut manifest);
     let copied = behind.without.as_mut().and_then(|without| without.copied.take());

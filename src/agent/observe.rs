@@ -37,6 +37,8 @@ pub struct Here {
     pub root: String,
     /// The version of Landlock's interface.
     pub landlock: u32,
+    /// Threads of the same user that are not of this cell, which the kernel counts with its own.
+    pub others: u64,
 }
 
 impl Facts {
@@ -49,7 +51,8 @@ impl Facts {
     /// `RLIMIT_NPROC` for the command, where no control group limits processes. PID 1 counts too.
     pub fn process_limit(&self, manifest: u64) -> Option<u64> {
         let pids = if manifest > 0 { manifest } else { self.pids_max };
-        (pids > 0 && self.pids.is_none() && self.raised).then_some(pids + 1)
+        let others = self.here.as_ref().map_or(0, |here| here.others);
+        (pids > 0 && self.pids.is_none() && self.raised).then_some(pids + 1 + others)
     }
 }
 
@@ -82,6 +85,15 @@ pub fn observe(facts: &Facts) -> Vec<Observed> {
     all.push(tree(facts));
     all.extend(limits(facts));
     all
+}
+
+/// Whether refused calls are seen. The other walls hold without it; then violations can't be told.
+pub fn witness(watched: &Result<(), String>) -> Observed {
+    let (detail, holds) = match watched {
+        Ok(()) => ("every connect and addressed send is asked about".to_owned(), true),
+        Err(why) => (format!("violations are not observable: {why}"), false),
+    };
+    wall("witness", "seccomp user notification", detail, holds)
 }
 
 /// No interface but loopback, and no route: a datagram socket can't even be pointed outside.

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 /// The root that manifests are written for.
 const ROOT: &str = "/ft";
 
+/// Says of which cell a process is.
+pub const MARKER: &str = "FT_CELL";
+
 /// Variables that name the directory for temporary files, tempfile(3) and Python's `tempfile`.
 const TEMPORARY: [&str; 3] = ["TMPDIR", "TEMP", "TMP"];
 
@@ -17,11 +20,13 @@ pub struct Places {
     pub root: String,
     /// What stands for `/tmp`, where a variable names it.
     pub temporary: String,
+    /// The variable by which what a killed run left is found: its value names the run's starter.
+    pub marker: String,
 }
 
 impl Default for Places {
     fn default() -> Self {
-        Places { root: ROOT.to_owned(), temporary: "/tmp".to_owned() }
+        Places { root: ROOT.to_owned(), temporary: "/tmp".to_owned(), marker: String::new() }
     }
 }
 
@@ -54,7 +59,8 @@ impl Places {
             *value =
                 if value == "/tmp" && TEMPORARY.contains(&name.as_str()) { self.temporary.clone() } else { self.path(value) };
         }
-        manifest.env.retain(|(name, _)| name != "FT_ROOT");
+        manifest.env.retain(|(name, _)| name != "FT_ROOT" && name != MARKER);
+        manifest.env.push((MARKER.to_owned(), self.marker.clone()));
         manifest.env.push(("FT_ROOT".to_owned(), self.root.clone()));
         // The C library takes an answer over UDP from the address it asked alone, which is not where ours comes from.
         manifest.env.push(("RES_OPTIONS".to_owned(), "use-vc".to_owned()));
@@ -85,7 +91,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn here() -> Places {
-        Places { root: "/s/ft".into(), temporary: "/tmp/ft-1".into() }
+        Places { root: "/s/ft".into(), temporary: "/tmp/ft-1".into(), marker: "7-9".into() }
     }
 
     #[test]
@@ -117,7 +123,7 @@ mod tests {
         assert_eq!(manifest, untouched);
         here().translate(&mut manifest);
         assert_eq!((manifest.argv[1].as_str(), manifest.cwd.as_str()), ("/s/ft/lib/x.py", "/s/ft/work/sub"));
-        let expected = [("TMPDIR", "/tmp/ft-1"), ("A", "/tmp"), ("HOME", "/s/ft/home"), ("FT_ROOT", "/s/ft"), ("RES_OPTIONS", "use-vc")];
+        let expected = [("TMPDIR", "/tmp/ft-1"), ("A", "/tmp"), ("HOME", "/s/ft/home"), ("FT_CELL", "7-9"), ("FT_ROOT", "/s/ft"), ("RES_OPTIONS", "use-vc")];
         assert_eq!(manifest.env, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
     }
 

@@ -18,6 +18,28 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Descriptors a step may have open at once: the usual soft limit of a service, and a hard limit that leaves room.
 const FILES: (u64, u64) = (4096, 524_288);
 
+/// Bytes of the reason why a command could not be watched.
+const REASON: usize = 200;
+
+/// Whether this machine lets us watch: tried by a process that does nothing else.
+pub fn try_to_watch() -> Result<(), String> {
+    let io = |e: io::Error| e.to_string();
+    let (failed, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| io(e.into()))?;
+    match process::fork().map_err(io)? {
+        Fork::Child => {
+            let why = seccomp::watch(false).err().map(|e| e.to_string()).unwrap_or_default();
+            let _ = rustix::io::write(&report, why.as_bytes());
+            process::leave(0);
+        }
+        Fork::Parent(_) => {
+            drop(report);
+            let mut why = String::new();
+            File::from(failed).read_to_string(&mut why).map_err(io)?;
+            if why.is_empty() { Ok(()) } else { Err(why) }
+        }
+    }
+}
+
 /// The caller's own terminal, for `ft shell`.
 #[derive(Debug)]
 pub struct Terminal {
@@ -52,8 +74,8 @@ pub struct Started {
     pub output: Option<OwnedFd>,
     /// What it writes to standard error.
     pub error: Option<OwnedFd>,
-    /// Where its calls to reach the network wait for an answer.
-    pub listener: Listener,
+    /// Where its calls to reach the network wait for an answer; why not, where this machine does not let us watch.
+    pub listener: Result<Listener, String>,
 }
 
 /// Starts the command of `manifest`. Where there are no namespaces, `inner` is what only the command gets.
@@ -82,20 +104,23 @@ pub fn start(
     };
     // The table is shared for a moment: that is how the listener comes to us. Passing it in a message would be a call
     // that waits for an answer, and nobody could give it yet.
-    let agent = std::process::id().cast_signed();
+    let (agent, broker) = (std::process::id().cast_signed(), inner.is_some());
     match process::fork_sharing_descriptors().map_err(|e| fail(&e))? {
         Fork::Child => {
-            let broker = inner.is_some();
             let alone = inner.map_or(Ok(()), |rules| here::enter(rules, agent));
             let watched = alone.and_then(|()| seccomp::watch(broker).map_err(|e| e.to_string()));
             let watched = process::unshare_descriptors().map_err(|e| e.to_string()).and(watched);
             let number = watched.as_ref().map_or(-1, |number| *number);
             let _ = rustix::io::write(&report, &number.to_le_bytes());
-            if let Err(message) = watched {
-                let _ = rustix::io::write(&report, message.as_bytes());
+            let unwatched = watched.is_err();
+            let mut why = watched.err().unwrap_or_default().into_bytes();
+            why.resize(REASON, 0);
+            let _ = rustix::io::write(&report, &why);
+            drop(failed);
+            if broker && unwatched {
+                // Where the broker is the wall, nothing runs without it; the other side knows why.
                 process::leave(127);
             }
-            drop(failed);
             let result: Result<(), String> = prepare(manifest, facts, groups).and_then(|()| {
                 let put = |number, fd: &OwnedFd| {
                     process::put_descriptor(fd.as_fd(), number).map_err(|e| format!("standard descriptors: {e}"))
@@ -118,15 +143,14 @@ pub fn start(
         Fork::Parent(pid) => {
             let mut failed = File::from(failed);
             // Until the child has a table of its own, what we close is closed for it as well.
-            let number = listener_number(&mut failed, pid).map_err(|e| Failure::new("witness", e))?;
+            let listener = listener(&mut failed, pid).map_err(|e| Failure::new("witness", e))?;
+            if let (true, Err(why)) = (broker, &listener) {
+                return Err(Failure::new("broker", why));
+            }
             drop((report, null));
             let mut message = String::new();
             // Ends at once: exec closes the other end, and so does a child that failed.
             let _ = failed.read_to_string(&mut message);
-            if number < 0 {
-                return Err(Failure::new("witness", message));
-            }
-            let listener = Listener::adopt(number).map_err(|e| Failure::new("witness", e))?;
             if !message.is_empty() {
                 return Err(fail(&message));
             }
@@ -135,14 +159,21 @@ pub fn start(
     }
 }
 
-/// The number that the child says first. It can't end without saying one, unless it is killed from outside.
-fn listener_number(from: &mut File, pid: i32) -> io::Result<i32> {
-    let mut number = [0; 4];
+/// The listener whose number the child says first, or why there is none. It can't end without saying one of both,
+/// unless it is killed from outside.
+fn listener(from: &mut File, pid: i32) -> io::Result<Result<Listener, String>> {
     loop {
         let mut fds = [PollFd::new(from, PollFlags::IN)];
         if poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 100_000_000 }))? > 0 {
+            let (mut number, mut why) = ([0; 4], [0; REASON]);
             from.read_exact(&mut number)?;
-            return Ok(i32::from_le_bytes(number));
+            from.read_exact(&mut why)?;
+            let number = i32::from_le_bytes(number);
+            if number >= 0 {
+                return Listener::adopt(number).map(Ok);
+            }
+            let why = why.split(|byte| *byte == 0).next().unwrap_or_default();
+            return Ok(Err(String::from_utf8_lossy(why).into_owned()));
         }
         if !process::is_running(pid) {
             return Err(io::Error::other("the command's process was killed before it began"));
@@ -176,7 +207,7 @@ fn prepare(manifest: &Manifest, facts: &Facts, groups: &mut Groups) -> Result<()
 }
 
 /// Keeps the first `count` of the CPUs this process may use.
-fn narrow_cpus(count: usize) -> rustix::io::Result<()> {
+pub fn narrow_cpus(count: usize) -> rustix::io::Result<()> {
     let allowed = rustix::thread::sched_getaffinity(None)?;
     let mut kept = rustix::thread::CpuSet::new();
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).take(count).for_each(|cpu| kept.set(cpu));

@@ -4,11 +4,11 @@
 use super::channel::{Channel, Gone};
 use super::escalation::{Due, Escalation};
 use super::family::Family;
-use super::spawn;
 use super::here::Without;
 use super::walls::Behind;
 use super::witness::Witness;
 use super::{Ended as Over, Failure};
+use super::{observe, spawn};
 use crate::frame::{Bytes, Ended, Frame, Manifest, ToAgent};
 use crate::linux::notify::Listener;
 use crate::linux::process::{self, Reaped, Status};
@@ -38,7 +38,16 @@ pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result
     let Behind { facts, mut groups, terminal, stub, routed, places, without, .. } = behind;
     let children = process::child_signals().map_err(|e| Failure::new("signals", e))?;
     let (inner, broker) = without.map(|Without { inner, broker, .. }| (inner, broker)).unzip();
-    let started = spawn::start(manifest, &facts, &mut groups, terminal, inner)?;
+    let mut observed = observe::observe(&facts);
+    let started = match spawn::start(manifest, &facts, &mut groups, terminal, inner) {
+        Ok(started) => started,
+        Err(failure) => {
+            channel.send(&Frame::Ready { observed });
+            return Err(failure.into());
+        }
+    };
+    observed.push(observe::witness(&started.listener.as_ref().map(|_| ()).map_err(Clone::clone)));
+    channel.send(&Frame::Ready { observed });
     channel.send(&Frame::Started { pid: started.pid.cast_unsigned() });
     let mut watch = Watch::new(manifest, started, children, |listener| {
         Witness::new(listener, stub, manifest.network.clone(), routed, &places.slots(), broker)
@@ -84,7 +93,7 @@ impl Watch {
         manifest: &Manifest,
         started: spawn::Started,
         children: OwnedFd,
-        witness: impl FnOnce(Listener) -> Witness,
+        witness: impl FnOnce(Option<Listener>) -> Witness,
     ) -> Watch {
         let timeout = (manifest.timeout_ms > 0).then(|| Duration::from_millis(manifest.timeout_ms));
         let sources: Vec<Source> = [(1, started.output), (2, started.error)]
@@ -102,7 +111,7 @@ impl Watch {
             main: started.pid,
             children,
             sources,
-            witness: witness(started.listener),
+            witness: witness(started.listener.ok()),
             timers: Escalation::new(timeout, Duration::from_millis(manifest.grace_ms)),
             timeout_ms: manifest.timeout_ms,
             output_bytes: manifest.output_bytes,

@@ -1,15 +1,18 @@
 //! The agent's entry. It is started by a cell, never by a person.
 
 /// Without an argument it is PID 1 of a container whose engine built the walls; with `--walls` it builds them itself,
-/// and with `--here` it does without namespaces.
+/// with `--here` it does without namespaces; with `--try DIR` it says which of them can be had.
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     use firsttry::agent::Mode;
-    firsttry::agent::main(match std::env::args_os().nth(1).as_deref().and_then(std::ffi::OsStr::to_str) {
-        Some("--walls") => Mode::Raise,
-        Some("--here") => Mode::Here,
-        _ => Mode::Behind,
-    })
+    let mut words = std::env::args_os().skip(1);
+    let mode = words.next();
+    match (mode.as_deref().and_then(std::ffi::OsStr::to_str), words.next()) {
+        (Some("--try"), Some(scratch)) => firsttry::agent::trials(scratch.as_ref()),
+        (Some("--walls"), _) => firsttry::agent::main(Mode::Raise),
+        (Some("--here"), _) => firsttry::agent::main(Mode::Here),
+        _ => firsttry::agent::main(Mode::Behind),
+    }
 }
 
 /// Cells are Linux.

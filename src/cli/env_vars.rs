@@ -68,6 +68,12 @@ impl EnvVars {
 }
 
 impl EnvVars {
+    /// A variable of another program, where it is set to something.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.all.get(name)?.to_str().filter(|value| !value.is_empty()).map(str::to_owned)
+    }
+
     /// The user's uv, where there is one.
     #[must_use]
     pub fn find_uv(&self) -> Option<PathBuf> {

@@ -101,6 +101,13 @@ pub enum Command {
         /// PARITY-021, 223, 45, ...; without it, the whole table
         what: Option<String>,
     },
+    /// Try every wall, limit and container engine on this machine, and say what to change
+    #[command(
+        after_help = "Examples:\n  ft doctor         a table of what holds, by what, and one fix for each thing that does not\n  \
+        ft doctor --json  the same for programs\n\nExits with 0 where runs can work here, and with 105 where no cell can be raised or a policy of the\n\
+        lock in reach can't be kept. Works outside of a repository as well."
+    )]
+    Doctor(Doctor),
     /// Remove environments, runs and wheels that are no longer needed
     Gc(Gc),
     /// Print the JSON Schema of the lock
@@ -261,6 +268,14 @@ pub enum Form {
     Json,
     /// junit.xml
     Junit,
+}
+
+/// Arguments of `ft doctor`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Doctor {
+    /// Print the diagnosis as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `ft gc`.

@@ -3,6 +3,7 @@
 mod bootstrap;
 mod check;
 mod context;
+mod doctor;
 mod env;
 mod exec;
 mod gc;
@@ -96,6 +97,7 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
         Command::Init(args) => init::init(context, &args),
         Command::Lock(args) => lock::lock(context, &args),
         Command::Gc(args) => gc::gc(context, &args),
+        Command::Doctor(args) => doctor::doctor(context, &args),
         Command::Schema => {
             ui::out(&crate::lock::schema::schema());
             ExitCode::PASSED

@@ -6,14 +6,14 @@ use super::publish::Publish;
 use super::survey::{self, Asked, Survey};
 use super::{publish, runs};
 use crate::bytecode;
-use crate::cell::{self, Namespaces};
+use crate::cell::{self, AnyCell};
 use crate::code::ParityCode;
 use crate::environment::interpreter::Interpreter;
 use crate::environment::store::{BuildError, Ready, State};
 use crate::environment::{Progress, RunJob, kept_layer, lib_dir, project};
 use crate::event::{EnvironmentInfo, EventKind, SnapshotInfo};
 use crate::finding::Finding;
-use crate::lock::{Lock, Project};
+use crate::lock::{CellKind, Lock, Project};
 use crate::outcome::Outcome;
 use crate::plan::inputs::{Command, EnvironmentFacts, Request};
 use crate::plan::{self, Plan};
@@ -205,7 +205,7 @@ impl Drive<'_> {
                 world.trees.push(layer);
             }
         }
-        session::steps(self.recorder, &Namespaces::default(), &world, &plan, self.signals).await;
+        session::steps(self.recorder, &AnyCell::of(plan.cell, false), &world, &plan, self.signals).await;
         if collects {
             // The tree was looked at before the environment was built, and taken after it: only if both are the same tree
             // is the collection that of the key.
@@ -259,7 +259,7 @@ impl Drive<'_> {
             }
         }
         let (progress, mut progressed) = tokio::sync::mpsc::unbounded_channel::<Progress>();
-        let cell = Namespaces::default();
+        let cell = AnyCell::of(survey.facts.machine.kind(), false);
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
         let ready = {
             let mut report = move |p: Progress| {
@@ -351,7 +351,8 @@ impl Drive<'_> {
             && plan.steps.iter().any(|step| step.project)
             && let Some(interpreter) = &survey.interpreter
         {
-            self.project(&mut world, interpreter, survey.facts.commit_time).await?;
+            let kind = plan.cell;
+            self.project(&mut world, interpreter, survey.facts.commit_time, kind).await?;
         }
         Ok(world)
     }
@@ -362,6 +363,7 @@ impl Drive<'_> {
         world: &mut World,
         interpreter: &Interpreter,
         commit_time: Option<u64>,
+        kind: CellKind,
     ) -> Result<(), Stop> {
         let Some(env) = world.env.clone() else { return Ok(()) };
         let stage = self.recorder.stage_started("project", "as an editable install makes it");
@@ -378,7 +380,7 @@ impl Drive<'_> {
         }
         let parts = project::World { interpreter, env: &env, lib: &world.lib, source_date_epoch: commit_time };
         let job = project::layer_job(&parts, world.trees.clone(), out.clone(), scratch);
-        let cell = Namespaces::default();
+        let cell = AnyCell::of(kind, false);
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
         let end = {
             let mut run = std::pin::pin!(jobs.run(job));

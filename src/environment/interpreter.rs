@@ -276,11 +276,15 @@ pub fn find(
     if let Some(index) = index {
         return Ok(same_minor.swap_remove(index));
     }
-    let found = candidates(search, None)
+    Err(NotFound { request: request.to_owned(), found: all(search, memory) })
+}
+
+/// Every interpreter that answers, with its version, in the order of the search.
+pub fn all(search: &SearchPath, memory: &mut Memory) -> Vec<(PathBuf, String)> {
+    candidates(search, None)
         .into_iter()
         .filter_map(|path| memory.ask(&path).map(|(facts, _)| (path, facts.version)))
-        .collect();
-    Err(NotFound { request: request.to_owned(), found })
+        .collect()
 }
 
 /// Whether a file named like this can be the minor version: `python3.10` is not 3.11, `python3` may be.

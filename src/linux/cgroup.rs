@@ -20,6 +20,8 @@ pub struct Groups {
     pub memory: Option<&'static str>,
     /// What limits processes, in words.
     pub pids: Option<&'static str>,
+    /// Why no group could be made; empty where one was, or none was asked for.
+    pub refused: String,
 }
 
 impl Groups {
@@ -38,39 +40,63 @@ impl Groups {
         } else {
             groups.create_separate(&own, &name, memory_bytes, pids);
         }
+        if groups.members.is_empty() && groups.refused.is_empty() {
+            "no control groups are mounted here".clone_into(&mut groups.refused);
+        }
         groups
     }
 
     /// cgroups(7), version 2: one tree. Processes may only live in leaves, so the new group stands beside ours or
-    /// beside one of its parents: the nearest one that already hands both controllers down.
+    /// beside one of its parents: the nearest one that already hands both controllers down. Where none does, our own
+    /// group is made to, which works where it was delegated to us.
     fn create_unified(&mut self, own: &str, name: &str, memory_bytes: u64, pids: u64) {
-        let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::/")) else { return };
+        let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::/")) else {
+            "this process is in no control group of version 2".clone_into(&mut self.refused);
+            return;
+        };
         let at = Path::new(MOUNTED).join(path);
         for parent in at.ancestors().take_while(|p| p.starts_with(MOUNTED)) {
-            let control = fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
-            let has = |controller: &str| control.split_ascii_whitespace().any(|c| c == controller);
-            if !has("memory") || !has("pids") {
-                continue;
+            if hands_down(parent) && self.make_unified(parent, name, memory_bytes, pids) {
+                return;
             }
-            let directory = parent.join(name);
-            if fs::create_dir(&directory).is_err() {
-                continue;
-            }
-            self.directories.push(directory.clone());
-            let Ok(members) = File::options().write(true).open(directory.join("cgroup.procs")) else { continue };
-            self.members.push(members);
-            if memory_bytes > 0 && put(&directory, "memory.max", memory_bytes).is_ok() {
-                // Absent without swap accounting; then there is no swap to flee into either.
-                let _ = put(&directory, "memory.swap.max", 0);
-                let _ = put(&directory, "memory.oom.group", 0);
-                self.memory_events = File::open(directory.join("memory.events")).ok();
-                self.memory = Some("cgroup v2 memory.max");
-            }
-            if pids > 0 && put(&directory, "pids.max", pids).is_ok() {
-                self.pids = Some("cgroup v2 pids.max");
-            }
-            return;
         }
+        match hand_down(&at) {
+            Ok(()) => {
+                self.make_unified(&at, name, memory_bytes, pids);
+            }
+            // Why none of the parents could be used says less than why our own could not.
+            Err(e) => self.refused = format!("{}: {e}", at.display()),
+        }
+    }
+
+    fn make_unified(&mut self, parent: &Path, name: &str, memory_bytes: u64, pids: u64) -> bool {
+        let directory = parent.join(name);
+        if let Err(e) = fs::create_dir(&directory) {
+            self.refused = format!("make {}: {e}", directory.display());
+            return false;
+        }
+        self.directories.push(directory.clone());
+        match File::options().write(true).open(directory.join("cgroup.procs")) {
+            Ok(members) => self.members.push(members),
+            Err(e) => {
+                self.refused = format!("open {}/cgroup.procs: {e}", directory.display());
+                return false;
+            }
+        }
+        if memory_bytes > 0 && put(&directory, "memory.max", memory_bytes).is_ok() {
+            // Absent without swap accounting; then there is no swap to flee into either.
+            let _ = put(&directory, "memory.swap.max", 0);
+            // All or nobody: a step that lost one of its processes to a limit is not left to hang without it. PID 1 is
+            // in no group and says what happened.
+            let _ = put(&directory, "memory.oom.group", 1);
+            self.memory_events = File::open(directory.join("memory.events")).ok();
+            self.memory = Some("cgroup v2 memory.max");
+        }
+        if pids > 0 && put(&directory, "pids.max", pids).is_ok() {
+            self.pids = Some("cgroup v2 pids.max");
+        }
+        self.refused.clear();
+        true
     }
 
     /// cgroups(7), version 1: one tree for each controller.
@@ -96,8 +122,14 @@ impl Groups {
             let mut fields = line.splitn(3, ':').skip(1);
             fields.next()?.split(',').any(|c| c == controller).then(|| fields.next())?
         })?;
-        let directory = Path::new(MOUNTED).join(controller).join(path.trim_start_matches('/')).join(name);
-        fs::create_dir(&directory).ok()?;
+        let mounted = Path::new(MOUNTED).join(controller);
+        let own = mounted.join(path.trim_start_matches('/'));
+        // In a container the path is the host's, and the container's own group is mounted as the root.
+        let directory = if own.is_dir() { own } else { mounted }.join(name);
+        if let Err(e) = fs::create_dir(&directory) {
+            self.refused = format!("make {}: {e}", directory.display());
+            return None;
+        }
         self.directories.push(directory.clone());
         self.members.push(File::options().write(true).open(directory.join("cgroup.procs")).ok()?);
         Some(directory)
@@ -128,6 +160,8 @@ impl Groups {
         self.members.clear();
         self.memory_events = None;
         for directory in self.directories.drain(..) {
+            // Version 2, Linux 5.14: whoever is left. Elsewhere the pid namespace has seen to it.
+            let _ = put(&directory, "cgroup.kill", 1);
             for _ in 0..50 {
                 match fs::remove_dir(&directory) {
                     Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
@@ -138,6 +172,51 @@ impl Groups {
             }
         }
     }
+}
+
+/// The controllers that a cell needs.
+const CONTROLLERS: [&str; 2] = ["memory", "pids"];
+
+fn lists(file: &Path) -> bool {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    CONTROLLERS.iter().all(|wanted| text.split_ascii_whitespace().any(|c| c == *wanted))
+}
+
+/// Whether groups below this one have the controllers.
+fn hands_down(group: &Path) -> bool {
+    lists(&group.join("cgroup.subtree_control"))
+}
+
+/// Makes our own group hand its controllers down. A group with processes in it may not (EBUSY): so this process and the
+/// one that started it move into a leaf below it. Anybody else in it stays where he is, and the group as it was.
+fn hand_down(group: &Path) -> io::Result<()> {
+    if !lists(&group.join("cgroup.controllers")) {
+        return Err(io::Error::other("it was not given the controllers memory and pids"));
+    }
+    let hand = || fs::write(group.join("cgroup.subtree_control"), "+memory +pids");
+    match hand() {
+        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
+        other => return other,
+    }
+    let starter = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().cast_unsigned());
+    // Of the starter's name: it is swept when the starter is gone.
+    let leaf = group.join(format!("{PREFIX}{starter}-{}", started(starter).unwrap_or(0)));
+    match fs::create_dir(&leaf) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    for pid in [starter, std::process::id()] {
+        // One that is not in our group stays in its own.
+        let _ = fs::write(leaf.join("cgroup.procs"), pid.to_string());
+    }
+    // Another cell of this run may be doing the same at this moment.
+    for _ in 0..20 {
+        match hand() {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(std::time::Duration::from_millis(5)),
+            other => return other,
+        }
+    }
+    Err(io::Error::other("other processes are in it, and a group with processes can't be divided"))
 }
 
 fn put(directory: &Path, file: &str, value: u64) -> io::Result<()> {

@@ -12,6 +12,7 @@ pub mod notify;
 pub mod process;
 pub mod seccomp;
 pub mod socket;
+pub mod trial;
 
 use std::io;
 

@@ -1,5 +1,18 @@
-//! Entries of `allowed_hosts`: a host name or an address, with an optional port. Resolves nothing.
+//! Entries of `allowed_hosts` and `deny_quietly`: a host name or an address, with an optional port. Resolves nothing.
+//!
+//! | entry | meaning |
+//! |---|---|
+//! | `example.org` | this host, every port; `Example.ORG` and `example.org.` are the same |
+//! | `example.org:443` | this host, this port |
+//! | `*.example.org` | every name below it at any depth, and not `example.org` itself |
+//! | `bücher.example` | its IDNA form, `xn--bcher-kva.example` |
+//! | `192.0.2.1`, `2001:db8::1`, `[2001:db8::1]:443` | this address; a port after an IPv6 address takes brackets |
+//! | `localhost`, `127.0.0.1`, `::1` | the cell's own loopback, which is always there |
+//!
+//! Everything else is refused with the entry and the reason: a scheme, a path, a mask, a user name, a bad port, `*` alone
+//! or inside a name, and numbers that some programs take for addresses.
 
+use crate::frame::{Bytes, HostEntry};
 use std::fmt;
 use std::net::IpAddr;
 use url::Host;
@@ -9,6 +22,8 @@ use url::Host;
 pub struct HostPort {
     /// A name, or an address.
     pub host: Host<String>,
+    /// Every name below that name is meant, and not the name itself. Never with an address.
+    pub below: bool,
     /// Every port where absent.
     pub port: Option<u16>,
 }
@@ -25,8 +40,8 @@ pub enum HostError {
     /// `host/path`, or a network like `10.0.0.0/8`.
     #[error("it has a path or a network mask; write one host")]
     Path,
-    /// `*.example.com`
-    #[error("wildcards are not allowed: each host is named")]
+    /// `*`, `a.*.org`, `*.org`, `*x.org`: a wildcard stands for whole names below a domain, and a domain has a dot.
+    #[error("a wildcard stands alone before a domain: `*.example.org` is every name below it")]
     Wildcard,
     /// `user@host`
     #[error("it has a user name; write the host alone")]
@@ -57,22 +72,38 @@ impl HostPort {
         if entry.contains(['/', '\\', '?', '#']) {
             return Err(HostError::Path);
         }
-        if entry.contains('*') {
-            return Err(HostError::Wildcard);
-        }
         if entry.contains('@') {
             return Err(HostError::User);
         }
-        let (host, port) = split_port(entry)?;
+        let (below, rest) = entry.strip_prefix("*.").map_or((false, entry), |rest| (true, rest));
+        if rest.contains('*') {
+            return Err(HostError::Wildcard);
+        }
+        let (host, port) = split_port(rest)?;
         let host = match host.parse::<IpAddr>() {
             Ok(address) => canonical(address),
             Err(_) => name(host)?,
         };
         match &host {
+            // `*.org` would be a whole registry, and `*.192.0.2.1` is nothing.
+            Host::Domain(name) if below && !name.contains('.') => Err(HostError::Wildcard),
+            Host::Ipv4(_) | Host::Ipv6(_) if below => Err(HostError::Wildcard),
             Host::Ipv4(address) if address.is_unspecified() => Err(HostError::Unspecified),
             Host::Ipv6(address) if address.is_unspecified() => Err(HostError::Unspecified),
-            _ => Ok(HostPort { host, port }),
+            _ => Ok(HostPort { host, below, port }),
         }
+    }
+
+    /// The entry as witness and relay compare it.
+    #[must_use]
+    pub fn entry(&self) -> HostEntry {
+        let (name, address) = match &self.host {
+            Host::Domain(name) if self.below => (format!(".{name}"), Vec::new()),
+            Host::Domain(name) => (name.clone(), Vec::new()),
+            Host::Ipv4(address) => (String::new(), address.octets().to_vec()),
+            Host::Ipv6(address) => (String::new(), address.octets().to_vec()),
+        };
+        HostEntry { name, address: Bytes(address), port: self.port.unwrap_or(0) }
     }
 
     /// Whether this names the cell's own loopback, which is always there.
@@ -87,8 +118,9 @@ impl HostPort {
 }
 
 impl fmt::Display for HostPort {
-    /// `host`, `host:port`; an IPv6 address stands in brackets before a port, and without them alone.
+    /// `host`, `*.host`, `host:port`; an IPv6 address stands in brackets before a port, and without them alone.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.below { "*." } else { "" })?;
         match (&self.host, self.port) {
             (Host::Ipv6(address), None) => write!(f, "{address}"),
             (host, None) => write!(f, "{host}"),
@@ -171,6 +203,7 @@ mod tests {
         assert_eq!(shown("[2001:DB8::1]"), "2001:db8::1");
         assert_eq!(shown("::ffff:10.0.0.1"), "10.0.0.1");
         assert_eq!(shown("my_host"), "my_host");
+        assert_eq!(shown("*.Example.ORG.:443"), "*.example.org:443");
     }
 
     #[test]
@@ -180,8 +213,17 @@ mod tests {
             ("https://example.com", HostError::Scheme),
             ("example.com/path", HostError::Path),
             ("10.0.0.0/8", HostError::Path),
-            ("*.example.com", HostError::Wildcard),
             ("*", HostError::Wildcard),
+            ("*.", HostError::Name),
+            ("*.org", HostError::Wildcard),
+            ("*.localhost", HostError::Wildcard),
+            ("a.*.example.org", HostError::Wildcard),
+            ("*example.org", HostError::Wildcard),
+            ("*.*.example.org", HostError::Wildcard),
+            ("example.*", HostError::Wildcard),
+            ("example.org:*", HostError::Wildcard),
+            ("*.192.0.2.1", HostError::Wildcard),
+            ("*.[2001:db8::1]", HostError::Wildcard),
             ("me@example.com", HostError::User),
             ("example.com:0", HostError::Port("0".into())),
             ("example.com:65536", HostError::Port("65536".into())),
@@ -225,9 +267,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_an_entry_prints_is_read_back_as_the_same_entry(entry in "\\PC{0,40}|[a-z0-9.:\\[\\]-]{0,30}") {
+        fn what_an_entry_prints_is_read_back_as_the_same_entry(entry in "\\PC{0,40}|[a-z0-9.:*\\[\\]-]{0,30}|(\\*\\.)?[a-z]{1,4}\\.[a-z]{1,4}(:[1-9])?") {
             if let Ok(host) = HostPort::parse(&entry) {
-                prop_assert_eq!(HostPort::parse(&host.to_string()), Ok(host));
+                prop_assert_eq!(HostPort::parse(&host.to_string()), Ok(host.clone()));
+                // A name that an entry means is never empty, and a rule for what is below begins with one dot.
+                let HostEntry { name, address, .. } = host.entry();
+                prop_assert!(name.is_empty() != address.0.is_empty());
+                prop_assert_eq!(name.starts_with('.'), host.below);
             }
         }
     }

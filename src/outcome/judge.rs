@@ -1,8 +1,8 @@
 //! From what steps did to what was found. Pure: plan and step outcomes in, findings out, in plan order.
 
-use super::{Outcome, StepOutcome};
+use super::{Outcome, StepOutcome, violation};
 use crate::code::ParityCode;
-use crate::event::{Attempt, StepEnd, Verdict};
+use crate::event::StepEnd;
 use crate::finding::Finding;
 use crate::lock::Severity;
 use crate::lock::collection::{Manifest, name_hash};
@@ -30,17 +30,7 @@ pub(super) fn findings(plan: &Plan, outcome: &Outcome) -> Vec<Finding> {
 /// Within one step the network comes before the timeout, and the timeout before the step's own failure.
 pub(super) fn of_step(plan: &Plan, step: &Step, result: &StepOutcome) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let denied: Vec<_> = result.network.iter().filter(|attempt| attempt.verdict == Verdict::Denied).collect();
-    if let Some(first) = denied.first() {
-        let more = denied.len() as u64 - 1 + result.unlisted;
-        let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-        let Attempt { process, pid, call, address, port, .. } = first;
-        findings.push(Finding::new(
-            ParityCode::NETWORK_VIOLATED,
-            &step.id,
-            format!("{process} (pid {pid}) tried {call} to {address}:{port}{more}"),
-        ));
-    }
+    findings.extend(violation::finding(step, result));
     let Some(end) = &result.end else { return findings };
     if end.timed_out {
         let how = if end.killed { ", SIGTERM was not enough" } else { "" };

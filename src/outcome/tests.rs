@@ -131,7 +131,7 @@ fn within_a_step_the_network_comes_before_the_timeout_and_that_before_its_own_fa
     assert_eq!(Outcome::fold(&run(kinds.clone())).exit(), ExitCode(222));
     let denied = EventKind::NetworkAttempted {
         step: "ruff".into(),
-        attempt: Attempt {
+        attempt: Box::new(Attempt {
             process: "ruff".into(),
             pid: 3,
             call: "connect".into(),
@@ -140,7 +140,7 @@ fn within_a_step_the_network_comes_before_the_timeout_and_that_before_its_own_fa
             port: 80,
             count: 1,
             ..Attempt::default()
-        },
+        }),
     };
     kinds.insert(1, denied);
     assert_eq!(Outcome::fold(&run(kinds)).exit(), ExitCode(251));

@@ -36,6 +36,9 @@ fn compare(path: &str, left: &Value, right: &Value, lines: &mut Vec<String>) {
         }
         (Value::Array(l), Value::Array(r)) => {
             let (l, r) = (named(l), named(r));
+            if l.iter().chain(&r).any(|(_, value)| attempted(value).is_some()) {
+                return present(path, &l, &r, lines);
+            }
             let names =
                 l.iter().map(|(name, _)| name).chain(r.iter().map(|(name, _)| name).filter(|n| get(&l, n).is_none()));
             for name in names {
@@ -45,6 +48,32 @@ fn compare(path: &str, left: &Value, right: &Value, lines: &mut Vec<String>) {
         _ if left != right => lines.push(format!("{path}: {} | {}", short(left), short(right))),
         _ => {}
     }
+}
+
+/// An attempt to reach the network by what it is: who it was in a test, and where it went. Numbers of processes, times and
+/// how often it was tried again differ between any two runs.
+fn attempted(value: &Value) -> Option<String> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (test, host) = (text("test"), if text("name").is_empty() { text("address") } else { text("name") });
+    let port = value.get("port").and_then(Value::as_u64).unwrap_or_default();
+    let who = if test.is_empty() { String::new() } else { format!("{test} ") };
+    match (value.get("verdict"), value.get("protocol"), text("host")) {
+        (Some(_), Some(_), _) => Some(format!("{who}{} {host}:{port}", text("call"))),
+        (None, Some(_), host) if !host.is_empty() => {
+            Some(format!("{} {host}:{port}/{}", text("step"), text("protocol")))
+        }
+        _ => None,
+    }
+}
+
+/// Entries that are there or not, and no more about them.
+fn present(path: &str, left: &Named<'_>, right: &Named<'_>, lines: &mut Vec<String>) {
+    let only = |one: &Named<'_>, other: &Named<'_>| {
+        let names = one.iter().map(|(name, _)| name).filter(|name| get(other, name).is_none());
+        names.cloned().collect::<Vec<_>>()
+    };
+    lines.extend(only(left, right).iter().map(|name| format!("{path}: {name} | (absent)")));
+    lines.extend(only(right, left).iter().map(|name| format!("{path}: (absent) | {name}")));
 }
 
 fn entry(path: &str, left: Option<&Value>, right: Option<&Value>, lines: &mut Vec<String>) {
@@ -70,6 +99,9 @@ fn get<'a>(list: &Named<'a>, name: &str) -> Option<&'a Value> {
 fn named(list: &[Value]) -> Named<'_> {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     let name = |value: &Value| {
+        if let Some(attempted) = attempted(value) {
+            return attempted;
+        }
         let own =
             ["step", "path", "wall", "code", "id", "test_id", "stage"].iter().find_map(|key| value.get(key)?.as_str());
         own.map_or_else(|| short(value), str::to_owned)
@@ -77,6 +109,10 @@ fn named(list: &[Value]) -> Named<'_> {
     let mut entries = Vec::new();
     for value in list {
         let name = name(value);
+        // The same attempt once more, by another process, is the same attempt.
+        if attempted(value).is_some() && seen.contains_key(&name) {
+            continue;
+        }
         let n = seen.entry(name.clone()).or_default();
         *n += 1;
         entries.push((if *n == 1 { name } else { format!("{name}#{n}") }, value));
@@ -136,6 +172,25 @@ mod tests {
                 "steps.pytest.state: good | failed",
                 "steps.pytest.exit: 0 | 1",
             ]
+        );
+    }
+
+    #[test]
+    fn attempts_differ_by_where_they_went_and_not_by_when_and_how_often() {
+        let mut other = sample::failed();
+        let attempt = &mut other.steps[1].network[0];
+        (attempt.pid, attempt.at_ms, attempt.count) = (99, 5, 1);
+        let mut again = attempt.clone();
+        again.id = 7;
+        other.steps[1].network.push(again);
+        assert_eq!(differences(&value(&sample::failed()), &value(&other))[1..], [] as [&str; 0]);
+        other.steps[1].network[0].address = "192.0.2.9".into();
+        let differ = differences(&value(&sample::failed()), &value(&other));
+        assert!(
+            differ.iter().any(|line| {
+                line.starts_with("steps.pytest.network.denied: (absent) | ") && line.ends_with(" connect 192.0.2.9:443")
+            }),
+            "{differ:?}"
         );
     }
 

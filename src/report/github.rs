@@ -4,8 +4,10 @@
 use super::neutral::neutral;
 use super::text::{Detail, summary};
 use crate::code::ParityCode;
+use crate::event::{Attempt, Verdict};
 use crate::finding::Finding;
 use crate::outcome::Outcome;
+use crate::outcome::violation::sentence;
 use crate::results::pytest::TestResult;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -41,6 +43,9 @@ fn fenced(text: &str) -> String {
     let end = if text.ends_with('\n') { "" } else { "\n" };
     format!("::stop-commands::{token}\n{text}{end}::{token}::\n")
 }
+
+/// What our pytest plugin adds to the name of a file that is being collected.
+const COLLECTING: &str = " (collecting)";
 
 /// One finding at a place.
 struct Annotation {
@@ -98,6 +103,10 @@ fn of_finding(outcome: &Outcome, finding: &Finding) -> Vec<Annotation> {
             .iter()
             .map(|error| at(Some(file_of(&error.id).to_owned()), None, last_lines(&error.message)))
             .collect(),
+        (ParityCode::NETWORK_VIOLATED, ..) => refused(step.map_or(&[][..], |step| &step.network))
+            .into_iter()
+            .map(|(test, tried)| at(Some(file_of(test).to_owned()), None, format!("{tried}\nhint: {}", finding.hint)))
+            .collect(),
         (ParityCode::SECURITY_ISSUE, _, Some(report)) => report
             .issues
             .iter()
@@ -112,8 +121,22 @@ fn of_finding(outcome: &Outcome, finding: &Finding) -> Vec<Annotation> {
     }
 }
 
+/// What each test tried to reach, at the test. Empty where something was tried outside of tests: that has no place.
+fn refused(network: &[Attempt]) -> Vec<(&str, String)> {
+    let mut tests: Vec<(&str, String)> = Vec::new();
+    for attempt in network.iter().filter(|attempt| attempt.verdict == Verdict::Denied) {
+        let tried = sentence(attempt);
+        match tests.iter_mut().find(|(test, _)| *test == attempt.test) {
+            Some((_, all)) => *all += &format!("\n{tried}"),
+            None => tests.push((&attempt.test, tried)),
+        }
+    }
+    if tests.iter().any(|(test, _)| test.is_empty()) { Vec::new() } else { tests }
+}
+
 fn file_of(id: &str) -> &str {
-    id.split("::").next().unwrap_or(id)
+    let file = id.split("::").next().unwrap_or(id);
+    file.strip_suffix(COLLECTING).unwrap_or(file)
 }
 
 /// The last line number that a traceback gives for this file: `tests/test_a.py:4: AssertionError`.

@@ -1,410 +1,20 @@
-//! `parity_report.json`: the fields of the original tool, and what it left out. The order of the fields here is the
-//! order in the file. Does not decide anything: exit code and findings come from the outcome.
+//! `parity_report.json` from an outcome. Does not decide anything: exit code and findings come from the outcome. What
+//! stands in it is described by [`super::fields`].
 
-use super::state::{StepState, state};
-use crate::event::{self, Attempt, Verdict};
+use super::fields::{
+    self, Artifact, Broken, Collection, Coverage, Enforcement, Environment, Failure, Issue, NetworkReport, Observed,
+    Output, Refused, Report, SCHEMA_VERSION, Security, Snapshot, Stage, StepReport, TestNote, Tests, Thresholds, Wall,
+    WallReport,
+};
+use super::state::state;
+use crate::event::{self, Verdict};
 use crate::finding::Finding;
+use crate::outcome::violation::Destination;
 use crate::outcome::{Outcome, StepOutcome};
 use crate::plan::Plan;
 use crate::results::pytest::{TestReport, TestResult, name_hash};
 use crate::step::{Network, Step};
-use indexmap::IndexMap;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// Version of the report's format. Fields are only added within one version.
-pub const SCHEMA_VERSION: u32 = 1;
-
-/// The whole report.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Report {
-    /// [`SCHEMA_VERSION`].
-    pub schema_version: u32,
-    /// Whether every check ran and nothing was found. False for an advisory run with findings, though it exits 0.
-    pub ok: bool,
-    /// `self-check`, `parity`, `exec`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The run's id, the name of its folder.
-    pub id: String,
-    /// When the run started: RFC 3339, UTC.
-    pub timestamp: String,
-    /// Version of `ft`.
-    pub ft: String,
-    /// The full exit code, which may be above 255.
-    pub exit_code: u16,
-    /// What the shell sees: the lowest eight bits of the exit code.
-    pub exit_status: u8,
-    /// Whether findings were reported without deciding the exit code.
-    pub advisory: bool,
-    /// Full version of the Python that was used; empty where the run ended before one was known.
-    pub python: String,
-    /// sha256 of the lock, in hex; empty where none could be read.
-    pub lock_sha256: String,
-    /// Versions of the lock's tools, by step.
-    pub tool_versions: BTreeMap<String, String>,
-    /// Seconds by step, in plan order; steps that did not end are absent.
-    pub durations_sec: IndexMap<String, f64>,
-    /// Seconds of the whole run; absent where it was cut off.
-    pub duration_sec: Option<f64>,
-    /// What the results were held against, and the coverage that was reached.
-    pub thresholds: Thresholds,
-    /// What the lock expects of the collection, and what was collected.
-    pub collection: Collection,
-    /// Findings that decide, in the order that decides.
-    pub failures: Vec<Failure>,
-    /// Findings that do not decide.
-    pub warnings: Vec<Failure>,
-    /// What the run itself could not do.
-    pub broken: Vec<Broken>,
-    /// The signal that ended the run.
-    pub interrupted: Option<String>,
-    /// A defect of `ft`.
-    pub bug: Option<String>,
-    /// The walls, over all steps.
-    pub enforcement: Enforcement,
-    /// The tree that was checked.
-    pub snapshot: Option<Snapshot>,
-    /// The environment that the steps saw.
-    pub environment: Option<Environment>,
-    /// Work outside the steps.
-    pub stages: Vec<Stage>,
-    /// Every step of the plan, in plan order.
-    pub steps: Vec<StepReport>,
-    /// Files that came back.
-    pub artifacts: Vec<Artifact>,
-    /// Files that did not come back.
-    pub refused: Vec<Refused>,
-}
-
-/// What the results were held against.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct Thresholds {
-    /// Least coverage, from 0 to 1.
-    pub coverage_min: Option<f64>,
-    /// Coverage that was reached, from 0 to 1, unrounded.
-    pub coverage_total: Option<f64>,
-    /// Highest severity that is accepted.
-    pub bandit_severity_max: Option<crate::lock::Severity>,
-    /// Most warnings that the tests may raise.
-    pub max_warnings: Option<u64>,
-    /// Whether a test that passes only when it is run again is accepted.
-    pub allow_flaky: bool,
-}
-
-/// Expected and actual collection.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct Collection {
-    /// How many node ids the lock expects.
-    pub expected_count: Option<u64>,
-    /// sha256 of the sorted node ids joined by newlines, as the lock expects it.
-    pub expected_hash: Option<String>,
-    /// Whether the check is switched off.
-    pub allow_uncollected: bool,
-    /// How many were collected by all test steps; absent where none reported.
-    pub count: Option<u64>,
-    /// Their hash; absent where none reported.
-    pub hash: Option<String>,
-}
-
-/// One finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Failure {
-    /// `PARITY-021`.
-    pub code: String,
-    /// `preflight`, or the id of the step.
-    pub gate: String,
-    /// What was found.
-    pub msg: String,
-    /// What to do.
-    pub hint: String,
-}
-
-/// What the run itself could not do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Broken {
-    /// A stage, or a step's id.
-    pub stage: String,
-    /// What failed.
-    pub msg: String,
-    /// What to do.
-    pub hint: String,
-}
-
-/// The walls over all steps.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct Enforcement {
-    /// The kind of cell; absent without a plan.
-    pub cell: Option<crate::lock::CellKind>,
-    /// Every wall that a step reported.
-    pub walls: Vec<WallReport>,
-}
-
-/// One wall over all steps that started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct WallReport {
-    /// `network`, `memory`, ...
-    pub wall: String,
-    /// Whether it held in every step that started.
-    pub enforced: bool,
-    /// By what, each mechanism once.
-    pub mechanisms: Vec<String>,
-    /// Steps in which it did not hold, or which did not report it.
-    pub not_in: Vec<String>,
-}
-
-/// The tree that was checked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Snapshot {
-    /// Its digest, in hex.
-    pub sha256: String,
-    /// `worktree`, `index`, or the commit that was asked for.
-    pub source: String,
-    /// HEAD, or the commit taken.
-    pub commit: Option<String>,
-    /// Whether tracked files differ from HEAD.
-    pub dirty: bool,
-    /// Files and links in it.
-    pub entries: u64,
-    /// Bytes of their contents.
-    pub bytes: u64,
-    /// Files that CI will not see.
-    pub untracked: Vec<String>,
-}
-
-/// The environment that the steps saw.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Environment {
-    /// Its key.
-    pub key: String,
-    /// Where it stands, relative to the repository.
-    pub path: String,
-    /// Full version of its Python.
-    pub python: String,
-    /// Whether this run built it.
-    pub built: bool,
-    /// `uv 0.9.2`, `pip 25.1`.
-    pub installer: String,
-    /// Every distribution and its version.
-    pub packages: BTreeMap<String, String>,
-}
-
-/// Work outside the steps.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Stage {
-    /// Its name.
-    pub stage: String,
-    /// Seconds it took.
-    pub duration_sec: f64,
-    /// What came of it.
-    pub detail: String,
-}
-
-/// One step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct StepReport {
-    /// Its name in the lock, or `build`, `import`, `coverage`, `collect`.
-    pub step: String,
-    /// `lint`, `types`, `tests`, ...
-    pub gate: String,
-    /// What it came to.
-    pub state: StepState,
-    /// Why it did not run.
-    pub skipped: Option<String>,
-    /// The command as it ran inside the cell.
-    pub argv: Vec<String>,
-    /// Its working directory, relative to the repository.
-    pub cwd: String,
-    /// Its exit status, where it exited by itself.
-    pub exit: Option<i32>,
-    /// The signal that ended it.
-    pub signal: Option<i32>,
-    /// Its timeout ran out.
-    pub timed_out: bool,
-    /// SIGKILL was needed.
-    pub killed: bool,
-    /// The run asked for its end.
-    pub cancelled: bool,
-    /// It died of memory.
-    pub out_of_memory: bool,
-    /// Seconds it took, pauses taken out.
-    pub duration_sec: Option<f64>,
-    /// Seconds it was allowed.
-    pub timeout_sec: f64,
-    /// Seconds of CPU, all its processes.
-    pub cpu_sec: Option<f64>,
-    /// Largest resident set of one process, bytes.
-    pub peak_memory_bytes: Option<u64>,
-    /// What it printed.
-    pub output: Option<Output>,
-    /// Processes that it left behind.
-    pub survivors: Vec<String>,
-    /// Where it might connect to, and what was refused.
-    pub network: NetworkReport,
-    /// The walls as seen from inside.
-    pub enforcement: Vec<Wall>,
-    /// What its tests came to.
-    pub tests: Option<Tests>,
-    /// What the tests covered.
-    pub coverage: Option<Coverage>,
-    /// What the security scan found.
-    pub security: Option<Security>,
-    /// Side results that are missing or can't be read.
-    pub missing: Vec<String>,
-}
-
-/// What a step printed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Output {
-    /// Bytes it printed.
-    pub bytes: u64,
-    /// Bytes of that which were dropped over the limit.
-    pub dropped: u64,
-    /// sha256 of what was kept, in hex.
-    pub sha256: String,
-    /// Where it is, relative to the run's folder and to `artifacts/`.
-    pub log: String,
-}
-
-/// A step's network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NetworkReport {
-    /// `loopback`, `allow`, `open`.
-    pub policy: String,
-    /// The entries of an allow-list.
-    pub allowed: Vec<String>,
-    /// Refused attempts: violations.
-    pub denied: Vec<Attempt>,
-    /// Refused attempts that `deny_quietly` expects.
-    pub denied_quietly: Vec<Attempt>,
-    /// Attempts that are no exchange with anybody.
-    pub notes: Vec<Attempt>,
-    /// Who talked to whom.
-    pub observed: Vec<Attempt>,
-    /// Attempts beyond those that are listed one by one.
-    pub unlisted: u64,
-}
-
-/// One wall in one step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Wall {
-    /// `network`, `memory`, ...
-    pub wall: String,
-    /// Whether it held.
-    pub enforced: bool,
-    /// By what.
-    pub mechanism: String,
-    /// What was read or tried to know it.
-    pub detail: String,
-}
-
-/// What the tests of a step came to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Tests {
-    /// Node ids collected.
-    pub collected: u64,
-    /// Ids that were deselected.
-    pub deselected: u64,
-    /// Tests that passed.
-    pub passed: u64,
-    /// Tests whose call failed.
-    pub failed: u64,
-    /// Tests whose set-up or tear-down failed.
-    pub errors: u64,
-    /// Tests that were skipped.
-    pub skipped: u64,
-    /// Tests that failed as expected.
-    pub xfailed: u64,
-    /// Tests that were expected to fail and passed.
-    pub xpassed: u64,
-    /// Tests that passed only when run again.
-    pub flaky: Vec<String>,
-    /// Warnings that pytest counted.
-    pub warnings: u64,
-    /// The tests that failed.
-    pub failures: Vec<TestNote>,
-    /// The tests that were skipped, and why.
-    pub skips: Vec<TestNote>,
-    /// Collectors that failed.
-    pub collect_errors: Vec<TestNote>,
-    /// Whether the session came to its end.
-    pub finished: bool,
-}
-
-/// A test, and what there is to say about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct TestNote {
-    /// Node id.
-    pub id: String,
-    /// Reason of a skip, or the end of a failure's text.
-    pub msg: String,
-}
-
-/// How much was covered.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Coverage {
-    /// Lines and branches that ran.
-    pub covered: u64,
-    /// All that could have run.
-    pub total: u64,
-    /// From 0 to 1, unrounded.
-    pub ratio: f64,
-}
-
-/// What the security scan found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Security {
-    /// Issues of severity HIGH, whatever the arguments filtered.
-    pub high: u64,
-    /// MEDIUM.
-    pub medium: u64,
-    /// LOW.
-    pub low: u64,
-    /// The issues that the arguments let through, most severe first.
-    pub issues: Vec<Issue>,
-    /// Files that could not be scanned.
-    pub errors: Vec<String>,
-}
-
-/// One issue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Issue {
-    /// Bandit's id.
-    pub test_id: String,
-    /// How bad it is.
-    pub severity: crate::lock::Severity,
-    /// File, relative to the repository.
-    pub path: String,
-    /// Line, from 1.
-    pub line: u64,
-    /// What it is.
-    pub msg: String,
-}
-
-/// A file that came back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Artifact {
-    /// Step that left it.
-    pub step: String,
-    /// Relative to the repository.
-    pub path: String,
-    /// Bytes.
-    pub bytes: u64,
-    /// In hex.
-    pub sha256: String,
-}
-
-/// A file that did not come back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Refused {
-    /// Step that left it.
-    pub step: String,
-    /// As the cell named it.
-    pub path: String,
-    /// Why.
-    pub why: String,
-}
 
 /// The bytes of `parity_report.json`: indented JSON and a newline.
 #[must_use]
@@ -458,6 +68,7 @@ pub fn report(outcome: &Outcome) -> Report {
         interrupted: outcome.interrupted.clone(),
         bug: outcome.bug.clone(),
         enforcement: enforcement(outcome),
+        network: over_all(outcome),
         snapshot: outcome.snapshot.as_ref().map(snapshot),
         environment: outcome.environment.as_ref().map(environment),
         stages: outcome
@@ -639,6 +250,35 @@ fn network(policy: &Network, result: &StepOutcome) -> NetworkReport {
         observed: of(Verdict::Allowed),
         unlisted: result.unlisted,
     }
+}
+
+/// The network over all steps. A name that was looked up and then connected to is told once, by its connections.
+fn over_all(outcome: &Outcome) -> fields::Network {
+    let mut observed = Vec::new();
+    for step in &outcome.steps {
+        let mut own: BTreeMap<(Destination, &str), Observed> = BTreeMap::new();
+        // A unix socket is no host; the walls decide which of them are there.
+        let exchanges = step.network.iter().filter(|a| a.verdict == Verdict::Allowed && a.protocol != "unix");
+        for attempt in exchanges {
+            let to = Destination::of(attempt);
+            let entry = own.entry((to.clone(), &attempt.protocol)).or_insert_with(|| Observed {
+                step: step.id.clone(),
+                processes: Vec::new(),
+                host: to.host,
+                port: to.port,
+                protocol: attempt.protocol.clone(),
+                count: 0,
+            });
+            entry.count += attempt.count;
+            if entry.processes.len() < 3 && !entry.processes.contains(&attempt.process) {
+                entry.processes.push(attempt.process.clone());
+            }
+        }
+        let connected: Vec<String> = own.keys().filter(|(to, _)| to.port != 0).map(|(to, _)| to.host.clone()).collect();
+        own.retain(|(to, _), _| to.port != 0 || !connected.contains(&to.host));
+        observed.extend(own.into_values());
+    }
+    fields::Network { observed }
 }
 
 fn wall(wall: &event::Wall) -> Wall {

@@ -1,10 +1,16 @@
 //! `junit.xml`: one suite per step with tests, and one for all other steps. Times are those of the run; nothing else
 //! makes two files of the same outcome differ.
+//!
+//! A refused attempt to reach the network stands twice: as `system-err` of the test that made it, and as the failure of
+//! the step's own test case. The test keeps the result that pytest gave it: whoever counts or compares tests over runs
+//! sees those of pytest, and the file is red all the same.
 
-use super::neutral::neutral;
+use super::neutral::{LONGEST, escaped, neutral};
 use super::state::{StepState, state};
 use crate::code::ParityCode;
+use crate::event::{Attempt, Verdict};
 use crate::finding::Finding;
+use crate::outcome::violation::sentence;
 use crate::outcome::{Outcome, StepOutcome};
 use crate::results::pytest::{self, TestReport, TestResult};
 use crate::step::Step;
@@ -27,7 +33,7 @@ pub fn junit(outcome: &Outcome) -> Vec<u8> {
                 if let Some(end) = &result.end {
                     suite.set_time(Duration::from_millis(end.wall_ms));
                 }
-                suite.add_test_cases(tests.tests.iter().map(test));
+                suite.add_test_cases(tests.tests.iter().map(|one| test(one, &result.network)));
                 suite.add_test_cases(tests.collect_errors.iter().map(collect_error));
                 let unsaid = unsaid(step, tests, &findings);
                 let state = state(outcome, &findings, result);
@@ -115,7 +121,8 @@ fn of_step(outcome: &Outcome, step: &Step, result: &StepOutcome, state: StepStat
 fn failure(findings: &[&Finding]) -> TestCaseStatus {
     let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
     if let Some(first) = findings.first() {
-        status.set_message(attribute(&first.message)).set_type(first.code.id());
+        let line = first.message.lines().next().unwrap_or_default();
+        status.set_message(attribute(line)).set_type(first.code.id());
     }
     let text: Vec<String> =
         findings.iter().map(|f| format!("{} {}\n{}\nhint: {}", f.code, f.code.title(), f.message, f.hint)).collect();
@@ -123,7 +130,7 @@ fn failure(findings: &[&Finding]) -> TestCaseStatus {
     status
 }
 
-fn test(test: &pytest::TestCase) -> TestCase {
+fn test(test: &pytest::TestCase, network: &[Attempt]) -> TestCase {
     let (class, name) = class_and_name(&test.id);
     let mut status = match test.result {
         TestResult::Passed | TestResult::Xpassed => TestCaseStatus::success(),
@@ -149,6 +156,13 @@ fn test(test: &pytest::TestCase) -> TestCase {
     let mut case = TestCase::new(attribute(name), status);
     case.set_classname(attribute(&class));
     case.set_time(Duration::try_from_secs_f64(test.seconds).unwrap_or_default());
+    let id = escaped(&test.id, LONGEST);
+    let refused = network.iter().filter(|attempt| attempt.verdict == Verdict::Denied && attempt.test == id);
+    let refused: Vec<String> =
+        refused.map(|attempt| format!("{}: {}", ParityCode::NETWORK_VIOLATED, sentence(attempt))).collect();
+    if !refused.is_empty() {
+        case.set_system_err(body(&refused.join("\n")));
+    }
     case
 }
 
@@ -178,15 +192,15 @@ fn class_and_name(id: &str) -> (String, &str) {
 
 /// Text of an element: without escape sequences; what XML has no way to say is written as pytest does, `#x1B`.
 fn body(text: &str) -> String {
-    escaped(&neutral(text, false))
+    legal(&neutral(text, false))
 }
 
 /// Text of an attribute: names stay distinct, so nothing is dropped.
 fn attribute(text: &str) -> String {
-    escaped(text).replace('\n', "#x0A").replace('\r', "#x0D").replace('\t', "#x09")
+    legal(text).replace('\n', "#x0A").replace('\r', "#x0D").replace('\t', "#x09")
 }
 
-fn escaped(text: &str) -> String {
+fn legal(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -2,7 +2,9 @@
 //! opens a file, looks at a clock or knows whether it writes to a terminal.
 
 pub mod diff;
+pub mod doctor;
 pub mod explain;
+pub mod fields;
 pub mod github;
 pub mod json;
 pub mod junit;

@@ -39,7 +39,7 @@ pub fn text(plan: &Plan, findings: &[Finding]) -> Page {
             page.say(format!("  after    {}", step.needs.join(", ")));
         }
         page.say(format!("  limits   {}", limits(step)));
-        page.say(format!("  network  {}", policy(&step.network)));
+        page.say(format!("  network  {}", policy(step)));
     }
     page.gap();
     for finding in findings {

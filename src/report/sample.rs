@@ -1,7 +1,7 @@
 //! Runs to tell about, as the events they leave behind.
 
 use crate::code::ParityCode;
-use crate::event::{Attempt, EVENTS_VERSION, EnvironmentInfo, Event, EventKind, SnapshotInfo, StepEnd, Wall};
+use crate::event::{Attempt, EVENTS_VERSION, EnvironmentInfo, Event, EventKind, SnapshotInfo, StepEnd, Verdict, Wall};
 use crate::finding::Finding;
 use crate::lock::{CellKind, Collection, Severity, Thresholds};
 use crate::outcome::Outcome;
@@ -189,16 +189,35 @@ pub fn failed_events() -> Vec<Event> {
         started("bandit"),
         EventKind::NetworkAttempted {
             step: "pytest".into(),
-            attempt: Attempt {
-                process: "python3".into(),
+            attempt: Box::new(Attempt {
+                at_ms: 210,
+                process: "python3 -m pytest".into(),
+                parents: vec!["2 sh -c test".into()],
                 pid: 7,
                 call: "connect".into(),
                 protocol: "tcp".into(),
                 address: "192.0.2.1".into(),
                 port: 443,
+                test: "tests/test_a.py::TestX::test_two[\\u{1b}[31m-a::b]".into(),
                 count: 1,
                 ..Attempt::default()
-            },
+            }),
+        },
+        EventKind::NetworkRepeated { step: "pytest".into(), id: 0, count: 3 },
+        EventKind::NetworkAttempted {
+            step: "pytest".into(),
+            attempt: Box::new(Attempt {
+                id: 1,
+                at_ms: 250,
+                verdict: Verdict::Quiet,
+                process: "python3 -m pytest".into(),
+                pid: 7,
+                call: "lookup".into(),
+                protocol: "dns".into(),
+                name: "telemetry.example".into(),
+                count: 1,
+                ..Attempt::default()
+            }),
         },
         EventKind::StepEnded {
             step: "bandit".into(),

@@ -1,11 +1,14 @@
 //! What a person reads at the end of a run, and again with `ft report`. Says where things are, but reads nothing: the
 //! caller gives the last lines of each log.
 
-use super::json::{Enforcement, enforcement};
+use super::fields::Enforcement;
+use super::json::enforcement;
 use super::page::{Line, Page, Tone, bytes, count, duration};
 use super::state::{StepState, state};
 use crate::code::ExitCode;
+use crate::event::Verdict;
 use crate::finding::Finding;
+use crate::outcome::violation::{Destination, groups, sentence};
 use crate::outcome::{Outcome, StepOutcome};
 use crate::plan::Plan;
 use crate::results::pytest::{TestReport, TestResult};
@@ -199,6 +202,7 @@ fn notes(page: &mut Page, outcome: &Outcome) {
             ));
         }
     }
+    network(page, outcome);
     for (step, path, why) in &outcome.refused {
         page.push(Line::new(Tone::Warn, format!("{step}: {path} did not come back: {why}")));
     }
@@ -213,6 +217,47 @@ fn notes(page: &mut Page, outcome: &Outcome) {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         page.push(Line::new(Tone::Warn, format!("not tracked by git, so not checked: {names}{more}")));
     }
+}
+
+/// Who talked to whom, and what did not resolve: no finding, and the answer to "why does it fail here".
+fn network(page: &mut Page, outcome: &Outcome) {
+    let mut observed = false;
+    for (step, result) in pairs(outcome) {
+        let unresolved = groups(&result.network, Verdict::Note)
+            .into_iter()
+            .filter(|group| group.attempts.iter().any(|attempt| attempt.call == "lookup"));
+        let unresolved = names(unresolved.map(|group| group.destination));
+        if !unresolved.is_empty() {
+            page.push(Line::new(Tone::Warn, format!("{}: could not be resolved: {unresolved}", step.id)));
+        }
+        let allowed = names(groups(&result.network, Verdict::Allowed).into_iter().map(|group| group.destination));
+        if !allowed.is_empty() {
+            observed |= step.network == Network::Open;
+            page.push(Line::new(Tone::Dim, format!("{} talked to {allowed}", step.id)));
+        }
+        let quiet = names(groups(&result.network, Verdict::Quiet).into_iter().map(|group| group.destination));
+        if !quiet.is_empty() {
+            page.push(Line::new(Tone::Dim, format!("{} was refused, as expected: {quiet}", step.id)));
+        }
+    }
+    if observed {
+        page.push(Line::new(
+            Tone::Dim,
+            "the network was open; `ft lock --network-from-report` allows what was used and closes the rest",
+        ));
+    }
+}
+
+/// The first few destinations by name; a look-up that was followed by a connection is told by that.
+fn names(destinations: impl Iterator<Item = Destination>) -> String {
+    const SHOWN: usize = 8;
+    let all: Vec<Destination> = destinations.collect();
+    let connected = |host: &str| all.iter().any(|other| other.host == host && other.port != 0);
+    let told: Vec<String> =
+        all.iter().filter(|one| one.port != 0 || !connected(&one.host)).map(ToString::to_string).collect();
+    let more = told.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", told[..told.len().min(SHOWN)].join(", "))
 }
 
 /// The enforcement in one line: what holds, and by name what does not.
@@ -333,7 +378,23 @@ fn explain(page: &mut Page, outcome: &Outcome) {
             page.say(format!("  folder   {}", step.cwd));
         }
         page.say(format!("  limits   {}", limits(step)));
-        page.say(format!("  network  {}", policy(&step.network)));
+        page.say(format!("  network  {}", policy(step)));
+        for attempt in &result.network {
+            let word = match attempt.verdict {
+                Verdict::Denied => "refused",
+                Verdict::Quiet => "refused, as expected",
+                Verdict::Note => "no exchange",
+                Verdict::Allowed => "let through",
+            };
+            let times = if attempt.count > 1 { format!(", {} times", attempt.count) } else { String::new() };
+            page.say(format!("  attempt  {} ms: {}{times}: {word}", attempt.at_ms, sentence(attempt)));
+            for parent in &attempt.parents {
+                page.say(format!("           started by {parent}"));
+            }
+        }
+        if result.unlisted > 0 {
+            page.say(format!("  attempt  {} more, not listed one by one", result.unlisted));
+        }
         if let Some(end) = &result.end {
             page.say(format!(
                 "  used     {} wall, {} CPU, {} memory, {} of output",
@@ -399,12 +460,16 @@ pub(super) fn limits(step: &Step) -> String {
 }
 
 /// The network policy in words.
-pub(super) fn policy(network: &Network) -> String {
-    match network {
+pub(super) fn policy(step: &Step) -> String {
+    let mut text = match &step.network {
         Network::Loopback => "its own loopback only".to_owned(),
         Network::Allow(hosts) => format!("its own loopback and {}", hosts.join(", ")),
         Network::Open => "open, recorded".to_owned(),
+    };
+    if !step.deny_quietly.is_empty() {
+        text += &format!("; refused without a finding: {}", step.deny_quietly.join(", "));
     }
+    text
 }
 
 /// The command as a shell would take it.

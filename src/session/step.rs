@@ -6,8 +6,9 @@ use crate::cell::{self, Cell, CellError, Mount, Walls, Work};
 use crate::code::ParityCode;
 use crate::event::{Attempt, EventKind, Glimpse, StepEnd, Verdict, Wall};
 use crate::finding::Finding;
-use crate::frame::{self, Bytes, Ended, Frame, HostEntry, Manifest, Observed, Policy, ToAgent};
+use crate::frame::{self, Ended, Frame, Manifest, Observed, Policy, ToAgent};
 use crate::lock::host::HostPort;
+use crate::report::neutral::{LONGEST, escaped};
 use crate::results::bandit::SecurityReport;
 use crate::results::coverage::Coverage;
 use crate::results::pytest::TestReport;
@@ -16,7 +17,6 @@ use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
-use url::Host;
 
 /// What a running step tells the session.
 #[derive(Debug)]
@@ -92,34 +92,42 @@ fn manifest(step: &Step) -> Manifest {
 /// What the witness must know of the policy. Entries were checked when the lock was read.
 fn policy(network: &Network, quiet: &[String]) -> Policy {
     let entries =
-        |list: &[String]| list.iter().filter_map(|entry| HostPort::parse(entry).ok()).map(host_entry).collect();
+        |list: &[String]| list.iter().filter_map(|text| HostPort::parse(text).ok()).map(|host| host.entry()).collect();
     let (mode, allowed) = match network {
-        Network::Loopback => (0, Vec::new()),
-        Network::Allow(hosts) => (1, entries(hosts)),
-        Network::Open => (2, Vec::new()),
+        Network::Loopback => (Policy::NOWHERE, Vec::new()),
+        Network::Allow(hosts) => (Policy::LISTED, entries(hosts)),
+        Network::Open => (Policy::EVERYWHERE, Vec::new()),
     };
     Policy { mode, allowed, quiet: entries(quiet) }
 }
 
-fn host_entry(host: HostPort) -> HostEntry {
-    let (name, address) = match host.host {
-        Host::Domain(name) => (name, Vec::new()),
-        Host::Ipv4(address) => (String::new(), address.octets().to_vec()),
-        Host::Ipv6(address) => (String::new(), address.octets().to_vec()),
-    };
-    HostEntry { name, address: Bytes(address), port: host.port.unwrap_or(0) }
-}
+/// How many parents of a process are kept.
+const PARENTS: usize = 16;
 
+/// The agent escapes what the step chose; here it is done again, so that no event depends on it.
 fn attempt(seen: frame::Attempt) -> Attempt {
-    let frame::Attempt { id, at_ms, verdict, pid, process, parents, call, protocol, address, port, name, test, why } =
-        seen;
-    let verdict = match verdict {
-        frame::Verdict::Denied => Verdict::Denied,
-        frame::Verdict::Quiet => Verdict::Quiet,
-        frame::Verdict::Note => Verdict::Note,
-        frame::Verdict::Allowed => Verdict::Allowed,
-    };
-    Attempt { id, at_ms, verdict, pid, process, parents, call, protocol, address, port, name, test, why, count: 1 }
+    let text = |text: &str| escaped(text, LONGEST);
+    Attempt {
+        id: seen.id,
+        at_ms: seen.at_ms,
+        verdict: match seen.verdict {
+            frame::Verdict::Denied => Verdict::Denied,
+            frame::Verdict::Quiet => Verdict::Quiet,
+            frame::Verdict::Note => Verdict::Note,
+            frame::Verdict::Allowed => Verdict::Allowed,
+        },
+        pid: seen.pid,
+        process: text(&seen.process),
+        parents: seen.parents.iter().take(PARENTS).map(|parent| text(parent)).collect(),
+        call: text(&seen.call),
+        protocol: text(&seen.protocol),
+        address: text(&seen.address),
+        port: seen.port,
+        name: text(&seen.name),
+        test: text(&seen.test),
+        why: text(&seen.why),
+        count: 1,
+    }
 }
 
 /// Runs one step to its end. Never fails: what goes wrong is an event.
@@ -209,7 +217,7 @@ async fn lead<C: Cell>(
                     note(notes, Note::Event(kind)).await;
                 }
                 Frame::Attempt { attempt: seen } => {
-                    let kind = EventKind::NetworkAttempted { step: step.id.clone(), attempt: attempt(seen) };
+                    let kind = EventKind::NetworkAttempted { step: step.id.clone(), attempt: Box::new(attempt(seen)) };
                     note(notes, Note::Event(kind)).await;
                 }
                 Frame::Repeated { id, count } => {

@@ -5,14 +5,16 @@
 
 use super::live::Live;
 use super::{Style, paint, write};
-use crate::event::{Event, EventKind, Glimpse, Verdict};
+use crate::code::ParityCode;
+use crate::event::{Attempt, Event, EventKind, Glimpse, Verdict};
 use crate::outcome::Outcome;
+use crate::outcome::violation::{Destination, sentence};
 use crate::report::github;
 use crate::report::neutral::{neutral, one_line};
-use crate::report::page::{Line, Tone, count, duration};
-use crate::report::text::{Detail, step_line, summary_with_logs};
+use crate::report::page::{Line, Page, Tone, count, duration};
+use crate::report::text::{Detail, finding, step_line, summary_with_logs};
 use indicatif::ProgressDrawTarget;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +43,8 @@ pub struct Face {
     running: Vec<Running>,
     /// Steps that ended and whose line is not said yet: their results arrive right behind their end.
     ended: Vec<String>,
+    /// What was refused and is said already, by step.
+    refused: BTreeSet<(String, Destination)>,
     paused_since: Option<u64>,
 }
 
@@ -106,6 +110,7 @@ impl Face {
             last_said: 0,
             running: Vec::new(),
             ended: Vec::new(),
+            refused: BTreeSet::new(),
             paused_since: None,
         }
     }
@@ -149,6 +154,7 @@ impl Face {
                 self.ended.push(step.clone());
             }
             EventKind::StepSkipped { step, .. } => self.ended.push(step.clone()),
+            EventKind::NetworkAttempted { step, attempt } => self.attempted(step, attempt),
             EventKind::Paused { paused } => self.pause(*paused),
             EventKind::Interrupted { signal } => {
                 let steps = self.running.iter().filter(|r| !r.stage).count();
@@ -232,10 +238,16 @@ impl Face {
         let logs = run_dir.strip_prefix(&outcome.repository).unwrap_or(run_dir).join("logs");
         if self.passing.is_some() {
             self.pass_on_rest();
-            if !ran_to_its_end(outcome) {
-                let page = summary_with_logs(outcome, &BTreeMap::new(), detail, &logs.to_string_lossy());
-                put(&self.progress, &paint::page(&page, self.style.colour));
-            }
+            let page = if ran_to_its_end(outcome) {
+                // Its own status is the result; what it tried stands beside it.
+                let mut page = Page::default();
+                let violations = outcome.findings().into_iter().filter(|f| f.code == ParityCode::NETWORK_VIOLATED);
+                violations.for_each(|violation| page.lines.extend(finding(&violation).lines));
+                page
+            } else {
+                summary_with_logs(outcome, &BTreeMap::new(), detail, &logs.to_string_lossy())
+            };
+            put(&self.progress, &paint::page(&page, self.style.colour));
             return;
         }
         let (to, colour) = if self.style.json {
@@ -314,6 +326,19 @@ impl Face {
         }
     }
 
+    /// A violation is said when it happens, once for each destination of a step; a flood is counted at the end.
+    fn attempted(&mut self, step: &str, attempt: &Attempt) {
+        const MOST: usize = 20;
+        let first = attempt.verdict == Verdict::Denied
+            && self.refused.len() < MOST
+            && self.refused.insert((step.to_owned(), Destination::of(attempt)));
+        // A command of one's own has the stream to itself; what it tried is told behind its output.
+        if first {
+            let line = Line::new(Tone::Bad, "REFUSED").and(Tone::Plain, format!(" {step}: {}", sentence(attempt)));
+            self.say(&line);
+        }
+    }
+
     fn say_ended(&mut self, outcome: &Outcome) {
         if self.ended.is_empty() {
             return;
@@ -351,8 +376,7 @@ fn put_bytes(stream: &Stream, bytes: &[u8]) {
 /// Whether the command of an exec ended by itself, so that its own status and output say everything.
 fn ran_to_its_end(outcome: &Outcome) -> bool {
     let end = outcome.steps.first().and_then(|step| step.end.as_ref());
-    let denied = outcome.steps.iter().any(|step| step.network.iter().any(|attempt| attempt.verdict == Verdict::Denied));
-    let whole = outcome.bug.is_none() && outcome.broken.is_empty() && outcome.interrupted.is_none() && !denied;
+    let whole = outcome.bug.is_none() && outcome.broken.is_empty() && outcome.interrupted.is_none();
     whole && end.is_some_and(|end| !end.timed_out && !end.out_of_memory)
 }
 

@@ -5,9 +5,11 @@
 
 mod agent;
 mod artifacts;
+mod container;
 mod death;
 mod ends;
 mod harness;
+mod here;
 mod limits;
 mod network;
 mod scripted;

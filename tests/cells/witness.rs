@@ -219,6 +219,38 @@ print(libc.ioctl(0, ctypes.c_ulong(0xc0502100), buf), ctypes.get_errno())";
     assert!(Fixture::python(script).control().starts_with("True 0\n"));
 }
 
+/// Inside another program that watches, the kernel gives no second listener: the walls hold, and that nothing is told
+/// is said.
+#[test]
+fn inside_another_watcher_the_walls_hold_and_violations_are_said_to_be_unobservable() {
+    const INSIDE: &str = "FT_TEST_INSIDE_A_WATCHER";
+    let name = "witness::inside_another_watcher_the_walls_hold_and_violations_are_said_to_be_unobservable";
+    if std::env::var_os(INSIDE).is_some() {
+        let ran = python("attempt(lambda: tcp().connect(('192.0.2.1', 80)))").run();
+        assert_eq!(ran.passed(), "ENETUNREACH\n");
+        let walls = &ran.finished().observed;
+        let witness = walls.iter().find(|wall| wall.wall == "witness").unwrap();
+        assert!(!witness.enforced && witness.detail.contains("not observable"), "{witness:?}");
+        assert!(walls.iter().any(|wall| wall.wall == "network" && wall.enforced));
+        return;
+    }
+    let script = "import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True); libc.prctl(38, 1, 0, 0, 0)
+code = ctypes.create_string_buffer(struct.pack('=HBBI', 6, 0, 0, 0x7fff0000))
+prog = ctypes.create_string_buffer(struct.pack('=H6xQ', 1, ctypes.addressof(code)))
+fd = libc.syscall(317, 1, 8, prog); assert fd >= 0, ctypes.get_errno()
+os.set_inheritable(fd, True); os.execv(sys.argv[1], sys.argv[1:])";
+    let output = std::process::Command::new("python3")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn the_test_that_runs_is_told() {
     let script = "import os, struct, socket

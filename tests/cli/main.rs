@@ -5,6 +5,7 @@ mod bad_input;
 mod caches;
 mod codes_preflight;
 mod codes_steps;
+mod doctor;
 mod ends;
 mod face;
 mod first_run;

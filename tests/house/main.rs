@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 /// What each top-level module may name with `crate::`. Pure modules import only pure modules; effects import pure ones;
 /// wiring imports all; nothing imports wiring.
-const PURE: &[&str] =
-    &["code", "frame", "finding", "step", "lock", "plan", "results", "event", "run", "outcome", "report", "repo"];
+const PURE: &[&str] = &[
+    "code", "frame", "network", "finding", "step", "lock", "plan", "results", "event", "run", "outcome", "doctor",
+    "report", "repo",
+];
 /// Tools of effects: how git is called, and the Python files we carry.
 const TOOLS: &[&str] = &["git", "lib_py"];
 const EFFECTS: &[&str] = &["facts", "snapshot", "environment", "artifacts", "bytecode", "hooks", "resolve"];
@@ -17,8 +19,9 @@ fn allowed(module: &str) -> Option<BTreeSet<&'static str>> {
     match module {
         // The agent's side compiles alone: no lock, no plan.
         "code" | "frame" => set(&[&["code"]]),
+        "network" => set(&[&["frame"]]),
         "linux" => set(&[&["linux"]]),
-        "agent" => set(&[&["agent", "linux", "frame", "code"]]),
+        "agent" => set(&[&["agent", "linux", "frame", "network", "code"]]),
         // The host side of a cell raises walls and leads the conversation.
         "cell" => set(&[PURE, &["cell", "linux", "agent"]]),
         "ui" => set(&[PURE, &["ui"]]),

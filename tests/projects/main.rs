@@ -7,7 +7,8 @@ mod merges;
 
 use firsttry::event::Event;
 use firsttry::outcome::Outcome;
-use firsttry::report::json::{Report, StepReport, json};
+use firsttry::report::fields::{Report, StepReport, Tests};
+use firsttry::report::json::json;
 use firsttry::report::state::StepState;
 use harness::{By, Repo, Sdist};
 
@@ -77,7 +78,7 @@ fn good(step: &StepReport) {
     assert!(step.survivors.is_empty() && step.missing.is_empty(), "{}: {:?}", step.step, step.survivors);
 }
 
-fn tests_of(report: &Report) -> &firsttry::report::json::Tests {
+fn tests_of(report: &Report) -> &Tests {
     report.steps.iter().find_map(|step| step.tests.as_ref()).expect("a step ran tests")
 }
 

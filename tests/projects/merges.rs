@@ -2,7 +2,7 @@
 //! then the real checks. Nobody has a conflict, nobody edits a hash.
 
 use crate::harness::{By, Repo};
-use firsttry::report::json::Report;
+use firsttry::report::fields::Report;
 
 const PYPROJECT: &str = r#"[project]
 name = "app"

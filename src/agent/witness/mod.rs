@@ -9,7 +9,6 @@ mod broker;
 mod current;
 mod dns;
 mod log;
-mod policy;
 mod sockets;
 mod stub;
 mod task;
@@ -21,6 +20,7 @@ pub use stub::Stub;
 use super::channel::Channel;
 use crate::frame::{Attempt, Bytes, Frame, Policy, ToAgent, Verdict};
 use crate::linux::notify::{Listener, Notification};
+use crate::network;
 use address::Address;
 use current::Current;
 use dns::{Code, Question};
@@ -84,7 +84,7 @@ impl Witness {
     /// Answers `listener` by `policy`; names come from `stub` where there is one. `slots` is where the step says which
     /// test runs.
     pub fn new(
-        listener: Listener,
+        listener: Option<Listener>,
         stub: Option<Stub>,
         policy: Policy,
         routed: bool,
@@ -92,7 +92,7 @@ impl Witness {
         broker: Option<Broker>,
     ) -> Witness {
         Witness {
-            listener: Some(listener),
+            listener,
             stub,
             policy,
             routed,
@@ -279,7 +279,7 @@ impl Witness {
             return None;
         }
         let names = self.names.get(&at.ip()).cloned().unwrap_or_default();
-        let mut verdict = policy::destination(&self.policy, at.ip(), at.port(), &names);
+        let mut verdict = self.verdict(at, &names);
         let kind = kind.or_else(|| task.socket_type(call.arguments[0]));
         let datagram = kind == Some(libc::SOCK_DGRAM) || (kind.is_none() && name != "connect");
         let mut why = String::new();
@@ -321,7 +321,7 @@ impl Witness {
     /// A question that can't come to our own name server, and gets no answer.
     fn asked_without_us(&mut self, task: Task, message: &[u8], channel: &mut Channel) {
         let Some(question) = dns::question(message) else { return };
-        let verdict = match policy::lookup(&self.policy, &question.name) {
+        let verdict = match self.policy.verdict(&network::Target { name: &question.name, ..Default::default() }) {
             Verdict::Allowed => Verdict::Note,
             verdict => verdict,
         };
@@ -333,6 +333,18 @@ impl Witness {
             ..Attempt::default()
         };
         self.by(task, attempt, channel);
+    }
+
+    /// What the policy says of an address, under each name that was given out for it.
+    fn verdict(&self, at: SocketAddr, names: &[String]) -> Verdict {
+        let octets = match at.ip() {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let of = |name: &str| self.policy.verdict(&network::Target { name, address: &octets, port: Some(at.port()) });
+        let all: Vec<Verdict> = std::iter::once("").chain(names.iter().map(String::as_str)).map(of).collect();
+        // A refusal that is expected wins; one name that is allowed is enough.
+        [Verdict::Quiet, Verdict::Allowed].into_iter().find(|verdict| all.contains(verdict)).unwrap_or(Verdict::Denied)
     }
 
     /// A unix socket of the machine that programs like to use, and that is not here.
@@ -377,7 +389,7 @@ impl Witness {
             }
             return;
         }
-        let verdict = policy::lookup(&self.policy, &question.name);
+        let verdict = self.policy.verdict(&network::Target { name: &question.name, ..network::Target::default() });
         let attempt = Attempt {
             verdict,
             call: "lookup".to_owned(),
