@@ -70,7 +70,7 @@ pub struct Without {
 }
 
 /// What the command does to itself, before anything is watched.
-pub fn enter(rules: Rules, agent: i32) -> Result<(), String> {
+pub fn enter(rules: &Rules, agent: i32) -> Result<(), String> {
     process::die_with(agent).map_err(|e| format!("die with the agent: {e}"))?;
     rules.enforce().map_err(|e| e.to_string())
 }
@@ -225,7 +225,7 @@ fn build(spec: &Spec, owner: Option<(u32, u32)>, temporary: &Path, groups: &mut 
     let broker = Broker::new(&stub, vec![at.clone(), temporary.to_owned()], version).map_err(failed("broker"))?;
     // The agent writes into the memory of the command, over /proc; the command does not write there.
     let inner = rules(spec, &places, Files::Read).map_err(fail("Landlock"))?;
-    rules(spec, &places, Files::Write).and_then(Rules::enforce).map_err(fail("Landlock"))?;
+    rules(spec, &places, Files::Write).and_then(|rules| rules.enforce()).map_err(fail("Landlock"))?;
     seccomp::install().map_err(fail("seccomp"))?;
     let facts = Facts {
         raised: true,

@@ -59,6 +59,9 @@ impl Places {
             *value =
                 if value == "/tmp" && TEMPORARY.contains(&name.as_str()) { self.temporary.clone() } else { self.path(value) };
         }
+        if !manifest.env.iter().any(|(name, _)| name == TEMPORARY[0]) {
+            manifest.env.push((TEMPORARY[0].to_owned(), self.temporary.clone()));
+        }
         manifest.env.retain(|(name, _)| name != "FT_ROOT" && name != MARKER);
         manifest.env.push((MARKER.to_owned(), self.marker.clone()));
         manifest.env.push(("FT_ROOT".to_owned(), self.root.clone()));

@@ -107,7 +107,8 @@ pub fn start(
     let (agent, broker) = (std::process::id().cast_signed(), inner.is_some());
     match process::fork_sharing_descriptors().map_err(|e| fail(&e))? {
         Fork::Child => {
-            let alone = inner.map_or(Ok(()), |rules| here::enter(rules, agent));
+            // Not closed here: its number would be the parent's to close as well.
+            let alone = inner.as_ref().map_or(Ok(()), |rules| here::enter(rules, agent));
             let watched = alone.and_then(|()| seccomp::watch(broker).map_err(|e| e.to_string()));
             let watched = process::unshare_descriptors().map_err(|e| e.to_string()).and(watched);
             let number = watched.as_ref().map_or(-1, |number| *number);

@@ -156,7 +156,7 @@ impl Rules {
     ///
     /// # Errors
     /// EPERM without `no_new_privs`, E2BIG over 16 layers.
-    pub fn enforce(self) -> Result<(), CallError> {
+    pub fn enforce(&self) -> Result<(), CallError> {
         // SAFETY: plain numbers.
         let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.set.as_raw_fd(), 0 as libc::c_uint) };
         check(done as libc::c_int).named(|| "enforce the Landlock rules".to_owned())?;

@@ -244,18 +244,26 @@ pub fn close_on_exec_from_three() {
     }
 }
 
-/// The type (`SOCK_STREAM`, `SOCK_DGRAM`, ...) of a socket that another process has open under this number,
-/// pidfd_getfd(2). `None` where it is no socket, or the right to trace that process is missing: engines forbid it.
-#[must_use]
-pub fn socket_type_of(pid: u32, number: u32) -> Option<i32> {
+/// A copy of a descriptor that another process has open under this number, pidfd_getfd(2).
+///
+/// # Errors
+/// EBADF where there is none; EPERM where the right to trace that process is missing, and where an engine forbids it.
+pub fn descriptor_of(pid: u32, number: u32) -> io::Result<OwnedFd> {
     // SAFETY: plain numbers; each descriptor that comes back is new and ours.
     unsafe {
-        let pid_fd = check(libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int).ok()?;
+        let pid_fd = check(libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int)?;
         let pid_fd = OwnedFd::from_raw_fd(pid_fd);
-        let fd = check(libc::syscall(libc::SYS_pidfd_getfd, pid_fd.as_raw_fd(), number, 0) as libc::c_int).ok()?;
-        let fd = OwnedFd::from_raw_fd(fd);
-        rustix::net::sockopt::socket_type(&fd).ok().map(|kind| kind.as_raw().cast_signed())
+        let fd = check(libc::syscall(libc::SYS_pidfd_getfd, pid_fd.as_raw_fd(), number, 0) as libc::c_int)?;
+        Ok(OwnedFd::from_raw_fd(fd))
     }
+}
+
+/// The type (`SOCK_STREAM`, `SOCK_DGRAM`, ...) of a socket that another process has open under this number. `None` where
+/// it is no socket, or can't be had.
+#[must_use]
+pub fn socket_type_of(pid: u32, number: u32) -> Option<i32> {
+    let fd = descriptor_of(pid, number).ok()?;
+    rustix::net::sockopt::socket_type(&fd).ok().map(|kind| kind.as_raw().cast_signed())
 }
 
 /// Replaces this process, execve(2). Returns only on failure.

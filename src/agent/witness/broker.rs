@@ -638,6 +638,9 @@ impl Broker {
             }
             return Answer::Proceed;
         }
+        if let Some(answer) = stream_sent(call, task) {
+            return answer;
+        }
         if since.elapsed() < HOLDING { Answer::Wait(Later::Alone) } else { Answer::Refuse(libc::EPERM) }
     }
 
@@ -735,6 +738,36 @@ impl Broker {
         self.look();
         let open: HashSet<u64> = self.seen.keys().copied().collect();
         self.kept.retain(|inode, _| open.contains(inode));
+    }
+}
+
+/// Sends for the caller on the stream itself, which can be had where no engine forbids it: `None` where it can't.
+fn stream_sent(call: &Notification, task: Task) -> Option<Answer> {
+    let [number, first, second, third, ..] = call.arguments;
+    let stream = process::descriptor_of(task.process()?, number as u32).ok()?;
+    if rustix::net::sockopt::socket_type(&stream).is_ok_and(|kind| kind == rustix::net::SocketType::DGRAM) {
+        // Flipped since it was looked at.
+        return Some(Answer::Refuse(libc::EPERM));
+    }
+    let (bytes, flags) = match call.call {
+        libc::SYS_sendto => (task.read(first, (second as usize).min(LONGEST)).ok()?, third),
+        libc::SYS_sendmsg => {
+            let header = task.read(first, MESSAGE).ok()?;
+            // Descriptors of a process that has datagram sockets may be those.
+            if header[40..48] != [0; 8] {
+                return None;
+            }
+            (message(task, &header).ok()?.1, second)
+        }
+        _ => return None,
+    };
+    let flags = flags as u32 as i32;
+    let waits = flags & libc::MSG_DONTWAIT == 0
+        && rustix::fs::fcntl_getfl(&stream).is_ok_and(|flags| !flags.contains(OFlags::NONBLOCK));
+    match socket::send(stream.as_fd(), &bytes, flags & FLAGS | libc::MSG_DONTWAIT, None) {
+        Ok(sent) => Some(Answer::Value(i64::try_from(sent).unwrap_or(i64::MAX))),
+        Err(error) if waits && error.raw_os_error() == Some(libc::EAGAIN) => None,
+        Err(error) => Some(error.into()),
     }
 }
 
