@@ -14,6 +14,7 @@ use std::process::Command;
 const SOURCES: &[&str] = &[
     "src/agent",
     "src/linux",
+    "src/escape.rs",
     "src/frame.rs",
     "src/network.rs",
     "src/network",

@@ -34,7 +34,7 @@ pub fn keep(changes: &Path, trees: &[PathBuf], store: &Path) -> io::Result<usize
         let to = store.join(&found.path);
         let folder = to.parent().unwrap_or(store);
         std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = crate::leftovers::file_in(store)?;
         let from = File::open(changes.join(&found.path))?;
         io::copy(&mut from.take(LARGEST), file.as_file_mut())?;
         file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;

@@ -218,6 +218,8 @@ impl ExitCode {
     pub const BUG: ExitCode = ExitCode(70);
     /// Ended by Ctrl-C.
     pub const INTERRUPTED: ExitCode = ExitCode(130);
+    /// Nobody reads the output of `ft exec` any more: what a shell says of a command that SIGPIPE ended.
+    pub const UNREAD: ExitCode = ExitCode(141);
     /// Ended by SIGTERM.
     pub const TERMINATED: ExitCode = ExitCode(143);
 
@@ -236,6 +238,7 @@ impl ExitCode {
             Self::INFRASTRUCTURE => "infrastructure: the run could not do its work; this says nothing about the code",
             Self::BUG => "a defect of ft itself; please report it with the events.jsonl of the run",
             Self::INTERRUPTED => "interrupted by Ctrl-C",
+            Self::UNREAD => "`ft exec`: nobody reads the output any more, so the command was ended",
             Self::TERMINATED => "ended by SIGTERM",
             _ => return None,
         })

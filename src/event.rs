@@ -128,7 +128,7 @@ pub enum EventKind {
         /// How often it was made in all.
         count: u64,
     },
-    /// More attempts were made than are listed one by one.
+    /// More attempts were refused than are listed one by one.
     NetworkUnlisted {
         /// Step id.
         step: String,

@@ -245,6 +245,9 @@ record! {
     }
 }
 
+/// Attempts of one verdict that are told one by one.
+pub const LISTED: usize = 1000;
+
 /// What became of an attempt to reach the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
 pub enum Verdict {
@@ -439,8 +442,9 @@ frames! {
     }
 }
 
-/// How many bytes of one stream may be under way in one direction before the receiver said `taken`.
-pub const WINDOW: u32 = 256 * 1024;
+/// How many bytes of one stream may be under way in one direction before the receiver said `taken`. Holds any datagram;
+/// the streams of a cell times this is what each side may have to keep in memory.
+pub const WINDOW: u32 = 128 * 1024;
 
 frames! {
     /// From the host to the agent.

@@ -18,8 +18,8 @@
 //!
 //! # Who may import whom
 //!
-//! Pure: [`code`], [`frame`], [`network`], [`finding`], [`step`], [`repo`], [`lock`], [`plan`], [`results`], [`event`],
-//! [`run`], [`outcome`], [`doctor`], [`report`]. They import only each other. Effects import pure modules, and not each other, but for two
+//! Pure: [`code`], [`escape`], [`frame`], [`network`], [`finding`], [`step`], [`repo`], [`lock`], [`plan`], [`results`],
+//! [`event`], [`run`], [`outcome`], [`doctor`], [`report`]. They import only each other. Effects import pure modules, and not each other, but for two
 //! that are tools of theirs: [`mod@git`] (how git is called) and [`lib_py`] (our Python files). Wiring ([`session`],
 //! [`commands`]) imports all; nothing imports wiring. `tests/house` reads the sources against this. `unsafe` stands in
 //! [`linux`] only. With the feature `agent` alone the crate is the agent's: no runtime, no argument parser, no
@@ -33,6 +33,7 @@
 #[cfg(target_os = "linux")]
 pub mod agent;
 pub mod code;
+pub mod escape;
 pub mod frame;
 #[cfg(target_os = "linux")]
 pub mod linux;
@@ -64,6 +65,8 @@ pub mod finding;
 pub mod git;
 #[cfg(feature = "host")]
 pub mod hooks;
+#[cfg(feature = "host")]
+pub mod leftovers;
 #[cfg(feature = "host")]
 pub mod lib_py;
 #[cfg(feature = "host")]

@@ -78,8 +78,7 @@ pub struct StepOutcome {
     pub missing: Vec<String>,
     /// Attempts to reach the network, refused and not.
     pub network: Vec<Attempt>,
-    /// How many attempts are not listed one by one. In every policy but an open one they count as a violation: what
-    /// they were is not known.
+    /// How many refused attempts are not listed one by one. They are a violation as well.
     pub unlisted: u64,
 }
 
@@ -162,7 +161,11 @@ impl Outcome {
         if self.bug.is_some() {
             ExitCode::BUG
         } else if let Some(signal) = &self.interrupted {
-            if signal == "SIGINT" { ExitCode::INTERRUPTED } else { ExitCode::TERMINATED }
+            match signal.as_str() {
+                "SIGINT" => ExitCode::INTERRUPTED,
+                "SIGPIPE" => ExitCode::UNREAD,
+                _ => ExitCode::TERMINATED,
+            }
         } else if !self.broken.is_empty() || self.unfinished() {
             ExitCode::INFRASTRUCTURE
         } else {

@@ -4,6 +4,7 @@
 //! environment. Decides nothing about the lock; the text it gives back still names what the resolver names.
 
 use crate::code::{ExitCode, ParityCode};
+use crate::leftovers;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -90,7 +91,7 @@ pub fn resolve(
     constraints: &[String],
     old: Option<&str>,
 ) -> Result<String, ResolveError> {
-    let folder = tempfile::tempdir().map_err(io("a temporary folder"))?;
+    let folder = leftovers::folder_in(&std::env::temp_dir()).map_err(io("a temporary folder"))?;
     let file = |name: &str, text: &str| -> Result<PathBuf, ResolveError> {
         let path = folder.path().join(name);
         std::fs::write(&path, text).map_err(io(path.display().to_string()))?;

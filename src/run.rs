@@ -27,6 +27,11 @@ pub enum Input {
     },
     /// A signal arrived.
     Signal(Signal),
+    /// What the command says can't be passed on any more.
+    Unheard {
+        /// Why not; `None` where the reader is gone, as in `ft exec ... | head`.
+        error: Option<String>,
+    },
 }
 
 /// The signals that a run knows.
@@ -42,6 +47,8 @@ pub enum Signal {
     Stop,
     /// `fg`.
     Continue,
+    /// Nobody reads the output any more. Never sent as a signal: a write says so.
+    Pipe,
 }
 
 impl Signal {
@@ -60,6 +67,7 @@ impl Signal {
             Signal::Hangup => "SIGHUP",
             Signal::Stop => "SIGTSTP",
             Signal::Continue => "SIGCONT",
+            Signal::Pipe => "SIGPIPE",
         }
     }
 }
@@ -146,6 +154,13 @@ impl Run {
                 actions.push_back(Action::Record(EventKind::Paused { paused: false }));
             }
             Input::Signal(signal) => self.interrupt(signal, &mut actions),
+            Input::Unheard { error: None } => self.interrupt(Signal::Pipe, &mut actions),
+            Input::Unheard { error: Some(message) } => {
+                let hint = "the command was ended; what it said until then is incomplete".to_owned();
+                actions.push_back(Action::Record(EventKind::Broken { stage: "output".to_owned(), message, hint }));
+                actions.push_back(Action::Send(self.running().collect(), ToAgent::Cancel {}));
+                self.skip(0, "the output could not be written", &mut actions);
+            }
         }
         self.schedule(&mut actions);
         actions.into()

@@ -112,11 +112,13 @@ fn start(spec: &Spec, groups: &mut Groups) -> Result<Side, Failure> {
     process::adopt_orphans().map_err(fail("subreaper"))?;
     let owner = ids::step_owner();
     let temporary = make_temporary(owner).map_err(fail("scratch"))?;
-    let (starter_lives, life) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(|e| Failure::new("pipe", e))?;
+    let (starter_lives, life) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| Failure::new("pipe", e))?;
     match process::fork().map_err(fail("fork"))? {
         Fork::Child => {
             drop(life);
+            // Not inherited.
+            process::adopt_orphans().map_err(fail("subreaper"))?;
             Ok(match build(spec, owner, &temporary, groups) {
                 Ok(behind) => {
                     let behind = Behind { starter_lives: Some(starter_lives), terminal, probe: spec.probe, ..behind };
@@ -199,7 +201,8 @@ fn build(spec: &Spec, owner: Option<(u32, u32)>, temporary: &Path, groups: &mut 
     let failed = |stage: &'static str| move |e: io::Error| Failure::new(stage, e);
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let version = landlock::version().filter(|version| *version >= LANDLOCK).ok_or_else(|| {
-        let why = "this kernel has no Landlock (Linux 5.19, and `landlock` among the names in /sys/kernel/security/lsm)";
+        let why =
+            "this kernel has no Landlock (Linux 5.19, and `landlock` among the names in /sys/kernel/security/lsm)";
         Failure::new("Landlock", format!("{why}: nothing would keep the step from the files of this user"))
     })?;
     let scratch = fs::canonicalize(path_of(&spec.scratch)).map_err(failed("scratch"))?;
@@ -239,7 +242,13 @@ fn build(spec: &Spec, owner: Option<(u32, u32)>, temporary: &Path, groups: &mut 
         here: Some(Here { root: places.root.clone(), landlock: version, others: threads_of_this_user() }),
         ..Facts::default()
     };
-    Ok(Behind { facts, stub: Some(stub), places, without: Some(Without { inner, broker, copied }), ..Behind::default() })
+    Ok(Behind {
+        facts,
+        stub: Some(stub),
+        places,
+        without: Some(Without { inner, broker, copied }),
+        ..Behind::default()
+    })
 }
 
 /// The directories of the cell below its scratch directory: `ft/work` and so on, and links to what is mounted elsewhere.
@@ -352,8 +361,9 @@ fn terminals_are_strangers() -> bool {
     use std::os::unix::fs::MetadataExt;
     let own = rustix::process::geteuid().as_raw();
     fs::read_dir("/dev/pts").is_ok_and(|terminals| {
-        terminals.filter_map(Result::ok).filter(|entry| entry.file_name() != "ptmx").all(|entry| {
-            entry.metadata().is_ok_and(|meta| meta.uid() != own)
-        })
+        terminals
+            .filter_map(Result::ok)
+            .filter(|entry| entry.file_name() != "ptmx")
+            .all(|entry| entry.metadata().is_ok_and(|meta| meta.uid() != own))
     })
 }

@@ -13,6 +13,7 @@ mod family;
 mod here;
 mod observe;
 mod places;
+mod relay;
 mod root;
 mod spawn;
 mod supervisor;

@@ -1,9 +1,10 @@
 //! What the walls look like from inside: read or tried by PID 1 after it gave up its rights, which its children share.
 
 use super::root::Tree;
-use crate::frame::Observed;
+use crate::frame::{Observed, Policy};
+use crate::network::address;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 /// What was built, for what can't be seen from inside.
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub struct Facts {
     pub cpus: u32,
     /// Root started the cell, and the step has another kernel uid.
     pub mapped_from_root: bool,
+    /// What the host relays, in words; `None` for nothing.
+    pub relayed: Option<String>,
     /// There are no namespaces, and what there is instead.
     pub here: Option<Here>,
 }
@@ -68,11 +71,15 @@ pub fn observe(facts: &Facts) -> Vec<Observed> {
     };
     let mut all = match &facts.here {
         Some(here) => without_namespaces(here, &field("Uid"), facts),
-        None => vec![network(), pid(), user(&field("Uid"), facts)],
+        None => vec![network(facts.relayed.as_deref()), pid(), user(&field("Uid"), facts)],
     };
     let capabilities: Vec<String> = ["CapPrm", "CapEff", "CapBnd", "CapAmb"].iter().map(|n| field(n)).collect();
     // What an ordinary user has in the bounding set comes to nobody with no_new_privs.
-    let held = if facts.here.is_some() { vec![&capabilities[0], &capabilities[1], &capabilities[3]] } else { capabilities.iter().collect() };
+    let held = if facts.here.is_some() {
+        vec![&capabilities[0], &capabilities[1], &capabilities[3]]
+    } else {
+        capabilities.iter().collect()
+    };
     let none = held.iter().all(|c| !c.is_empty() && c.chars().all(|digit| digit == '0'));
     all.push(wall("capabilities", "dropped", capabilities.join(" "), none));
     let nnp = field("NoNewPrivs");
@@ -96,8 +103,29 @@ pub fn witness(watched: &Result<(), String>) -> Observed {
     wall("witness", "seccomp user notification", detail, holds)
 }
 
-/// No interface but loopback, and no route: a datagram socket can't even be pointed outside.
-fn network() -> Observed {
+/// What the host relays under this policy; `None` for nothing.
+pub fn relayed(policy: &Policy) -> Option<String> {
+    match policy.mode {
+        Policy::LISTED => {
+            let entries = policy.allowed.iter().map(|entry| {
+                let host = match address::parse(&entry.address.0) {
+                    Some(IpAddr::V6(address)) if entry.port != 0 => format!("[{address}]"),
+                    Some(address) => address.to_string(),
+                    None if entry.name.starts_with('.') => format!("*{}", entry.name),
+                    None => entry.name.clone(),
+                };
+                if entry.port == 0 { host } else { format!("{host}:{}", entry.port) }
+            });
+            Some(entries.collect::<Vec<_>>().join(", "))
+        }
+        Policy::EVERYWHERE => Some("everything but the host's own loopback, link and metadata".to_owned()),
+        _ => None,
+    }
+}
+
+/// No interface but loopback. Without a relay no route either: a datagram socket can't even be pointed outside; with
+/// one, everywhere is loopback.
+fn network(relayed: Option<&str>) -> Observed {
     let interfaces: Vec<String> = fs::read_to_string("/proc/net/dev")
         .unwrap_or_default()
         .lines()
@@ -107,8 +135,17 @@ fn network() -> Observed {
     let outside = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9));
     let routed = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect(outside)).is_ok();
     let only_loopback = interfaces.iter().all(|name| name == "lo");
-    let detail = format!("interfaces: {}; route outside: {routed}", interfaces.join(" "));
-    wall("network", "network namespace", detail, only_loopback && !routed)
+    let interfaces = interfaces.join(" ");
+    match relayed {
+        Some(hosts) => {
+            let detail = format!("interfaces: {interfaces}; relayed by the host: {hosts}");
+            wall("network", "network namespace, relay", detail, only_loopback)
+        }
+        None => {
+            let detail = format!("interfaces: {interfaces}; route outside: {routed}");
+            wall("network", "network namespace", detail, only_loopback && !routed)
+        }
+    }
 }
 
 /// What holds where there are no namespaces, and what is weaker than with them.
@@ -123,7 +160,11 @@ fn without_namespaces(here: &Here, ids: &str, facts: &Facts) -> Vec<Observed> {
         "Landlock {}: {}; /tmp, /var/tmp, /dev/shm and System V IPC are the machine's; names and sizes of other files can \
          be seen",
         here.landlock,
-        if refuses_home_and_system() { "files of users and the system can't be opened or written" } else { "NOT in force" },
+        if refuses_home_and_system() {
+            "files of users and the system can't be opened or written"
+        } else {
+            "NOT in force"
+        },
     );
     let pid = format!(
         "signals go through the broker{}; other processes can be seen by name; what is left of a cell is found by its \

@@ -56,8 +56,11 @@ impl Places {
             *word = self.path(word);
         }
         for (name, value) in &mut manifest.env {
-            *value =
-                if value == "/tmp" && TEMPORARY.contains(&name.as_str()) { self.temporary.clone() } else { self.path(value) };
+            *value = if value == "/tmp" && TEMPORARY.contains(&name.as_str()) {
+                self.temporary.clone()
+            } else {
+                self.path(value)
+            };
         }
         if !manifest.env.iter().any(|(name, _)| name == TEMPORARY[0]) {
             manifest.env.push((TEMPORARY[0].to_owned(), self.temporary.clone()));
@@ -118,7 +121,11 @@ mod tests {
         let mut manifest = Manifest {
             argv: vec!["python".into(), "/ft/lib/x.py".into()],
             cwd: "/ft/work/sub".into(),
-            env: vec![("TMPDIR".into(), "/tmp".into()), ("A".into(), "/tmp".into()), ("HOME".into(), "/ft/home".into())],
+            env: vec![
+                ("TMPDIR".into(), "/tmp".into()),
+                ("A".into(), "/tmp".into()),
+                ("HOME".into(), "/ft/home".into()),
+            ],
             ..Manifest::default()
         };
         let untouched = manifest.clone();
@@ -126,7 +133,14 @@ mod tests {
         assert_eq!(manifest, untouched);
         here().translate(&mut manifest);
         assert_eq!((manifest.argv[1].as_str(), manifest.cwd.as_str()), ("/s/ft/lib/x.py", "/s/ft/work/sub"));
-        let expected = [("TMPDIR", "/tmp/ft-1"), ("A", "/tmp"), ("HOME", "/s/ft/home"), ("FT_CELL", "7-9"), ("FT_ROOT", "/s/ft"), ("RES_OPTIONS", "use-vc")];
+        let expected = [
+            ("TMPDIR", "/tmp/ft-1"),
+            ("A", "/tmp"),
+            ("HOME", "/s/ft/home"),
+            ("FT_CELL", "7-9"),
+            ("FT_ROOT", "/s/ft"),
+            ("RES_OPTIONS", "use-vc"),
+        ];
         assert_eq!(manifest.env, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
     }
 

@@ -23,7 +23,8 @@ const SLOTS: &str = "slots";
 
 /// System directories, where the host has them. `/opt` and `/srv` are not among them: an interpreter there is named by
 /// the spec. The stores are where NixOS and Guix keep what `/usr` holds elsewhere.
-pub(super) const SYSTEM: [&str; 9] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
+pub(super) const SYSTEM: [&str; 9] =
+    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
 
 /// What `/etc` has of the host's: the loader's cache (without it libraries in unusual places are not found), Debian's
 /// alternatives (`/usr/bin/cc` points there), public certificates and the configuration of OpenSSL. Everything else is
@@ -141,7 +142,11 @@ impl Root {
         self.system()?;
         self.etc()?;
         self.devices()?;
-        self.proc()?;
+        if !spec.terminal.is_empty() {
+            // Whoever has a terminal may ask for it by this name (passwords, pagers); TIOCSTI is refused by the filter.
+            self.bind(Path::new("/dev/tty"), "/dev/tty", NO_SUID | NO_EXEC)?;
+        }
+        self.proc(spec.relay)?;
         let size = match spec.disk_bytes {
             0 => format!("mode=1777,{MEMORY_DISK}"),
             bytes => format!("mode=1777,size={bytes}"),
@@ -265,9 +270,14 @@ impl Root {
         mount("devpts", &pts, "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, "newinstance,ptmxmode=0666,mode=620")
     }
 
-    fn proc(&self) -> Result<(), CallError> {
+    fn proc(&self, relay: bool) -> Result<(), CallError> {
         let proc = self.directory("/proc")?;
         mount("proc", &proc, "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, "")?;
+        if relay {
+            // Of this network namespace alone: the agent, without rights by then, stands in for ports of the outside.
+            fs::write(proc.join("sys/net/ipv4/ip_unprivileged_port_start"), "0")
+                .named(|| "let every port of the cell be bound".to_owned())?;
+        }
         for name in PROC_READ_ONLY {
             let path = proc.join(name);
             if path.exists() {

@@ -1,7 +1,7 @@
 //! Starts the command: looks it up, forks, and gives the child exactly what it may have.
 
-use super::{Failure, here};
 use super::observe::Facts;
+use super::{Failure, here};
 use crate::frame::Manifest;
 use crate::linux::cgroup::Groups;
 use crate::linux::landlock::Rules;
@@ -133,6 +133,9 @@ pub fn start(
                 if let Some(fd) = error.as_ref().map(|p| &p.1).or(terminal.as_ref().map(|t| &t.error)) {
                     put(2, fd)?;
                 }
+                if terminal.is_some() {
+                    take_foreground().map_err(|e| format!("foreground of the terminal: {e}"))?;
+                }
                 process::close_on_exec_from_three();
                 process::reset_signals();
                 Err(format!("{program}: {}", process::exec(&path, &argv, &env)))
@@ -149,6 +152,12 @@ pub fn start(
                 return Err(Failure::new("broker", why));
             }
             drop((report, null));
+            if terminal.is_some() {
+                // Ctrl-C and a hangup are the command's. And with its parent in another session its group is orphaned:
+                // nobody could continue a program that Ctrl-Z stopped, so the kernel does not stop it (setpgid(2)).
+                // Jobs of a shell have the shell as their parent, and stop.
+                let _ = rustix::process::setsid();
+            }
             let mut message = String::new();
             // Ends at once: exec closes the other end, and so does a child that failed.
             let _ = failed.read_to_string(&mut message);
@@ -180,6 +189,19 @@ fn listener(from: &mut File, pid: i32) -> io::Result<Result<Listener, String>> {
             return Err(io::Error::other("the command's process was killed before it began"));
         }
     }
+}
+
+/// Puts this process into a group of its own, in the foreground of the caller's terminal: what is typed, Ctrl-C
+/// included, is for it alone. Standard input that is no terminal has no foreground.
+fn take_foreground() -> rustix::io::Result<()> {
+    let input = std::io::stdin();
+    if !rustix::termios::isatty(&input) {
+        return Ok(());
+    }
+    rustix::process::setpgid(None, None)?;
+    // Asked from the background, which would stop us; the command gets its signals back afterwards.
+    process::ignore(libc::SIGTTOU);
+    rustix::termios::tcsetpgrp(&input, rustix::process::getpid())
 }
 
 /// What the child does to itself before it becomes the command.

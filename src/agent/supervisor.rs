@@ -5,6 +5,7 @@ use super::channel::{Channel, Gone};
 use super::escalation::{Due, Escalation};
 use super::family::Family;
 use super::here::Without;
+use super::relay::Relay;
 use super::walls::Behind;
 use super::witness::Witness;
 use super::{Ended as Over, Failure};
@@ -35,9 +36,11 @@ const SURVIVORS: usize = 64;
 /// # Errors
 /// Where it could not be started, or the host is gone (everything is killed by then).
 pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result<(), Over> {
-    let Behind { facts, mut groups, terminal, stub, routed, places, without, .. } = behind;
-    let children = process::child_signals().map_err(|e| Failure::new("signals", e))?;
+    let Behind { mut facts, mut groups, terminal, stub, routed, places, without, .. } = behind;
+    facts.relayed = if routed { observe::relayed(&manifest.network) } else { None };
     let (inner, broker) = without.map(|Without { inner, broker, .. }| (inner, broker)).unzip();
+    let relay = if routed { Some(Relay::new().map_err(|e| Failure::new("relay", e))?) } else { None };
+    let children = process::child_signals().map_err(|e| Failure::new("signals", e))?;
     let mut observed = observe::observe(&facts);
     let started = match spawn::start(manifest, &facts, &mut groups, terminal, inner) {
         Ok(started) => started,
@@ -50,7 +53,7 @@ pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result
     channel.send(&Frame::Ready { observed });
     channel.send(&Frame::Started { pid: started.pid.cast_unsigned() });
     let mut watch = Watch::new(manifest, started, children, |listener| {
-        Witness::new(listener, stub, manifest.network.clone(), routed, &places.slots(), broker)
+        Witness::new(listener, stub, manifest.network.clone(), relay, &places.slots(), broker)
     });
     let watched = watch.follow(channel);
     // Whatever happened, and however it ended: nobody stays.
@@ -209,6 +212,10 @@ impl Watch {
             }
         }
         self.sources.clear();
+        // What the step said to the outside before it ended is on its way, as it would be without us.
+        while self.witness.is_talking() && Instant::now() < deadline {
+            self.turn(channel, Some(Duration::from_millis(10)))?;
+        }
         Ok(())
     }
 
@@ -235,8 +242,8 @@ impl Watch {
         let sources = if channel.is_full() { &[] } else { &self.sources[..] };
         fds.extend(sources.iter().map(|source| source.pipe.as_fd()));
         let pipes = 1..fds.len();
-        fds.extend(self.witness.descriptors());
-        let timeout = [timeout, self.witness.patience()].into_iter().flatten().min();
+        fds.extend(self.witness.descriptors(channel));
+        let timeout = [timeout, self.witness.wait()].into_iter().flatten().min();
         let ready = channel.wait(&fds, timeout)?;
         if ready[0] {
             let mut info = [0; 1024];
@@ -278,15 +285,12 @@ impl Watch {
                 }
             }
             ToAgent::Ping { token } => channel.send(&Frame::Pong { token }),
-            said @ ToAgent::Looked { .. } => self.witness.hear(&said, channel),
-            // What the relay is told comes to nobody while there is no stream.
-            ToAgent::Dialed { .. }
+            said @ (ToAgent::Looked { .. }
+            | ToAgent::Dialed { .. }
             | ToAgent::Received { .. }
             | ToAgent::Shut { .. }
-            | ToAgent::Taken { .. }
-            | ToAgent::Manifest { .. }
-            | ToAgent::Ack {}
-            | ToAgent::Bye {} => {}
+            | ToAgent::Taken { .. }) => self.witness.hear(said, channel),
+            ToAgent::Manifest { .. } | ToAgent::Ack {} | ToAgent::Bye {} => {}
         }
     }
 

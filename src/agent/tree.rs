@@ -202,7 +202,15 @@ mod tests {
         left.sort();
         assert_eq!(
             left,
-            ["gone removed", "mixed", "mixed/changed", "mixed/new", "mixed/removed removed", "replaced", "replaced/inner"]
+            [
+                "gone removed",
+                "mixed",
+                "mixed/changed",
+                "mixed/new",
+                "mixed/removed removed",
+                "replaced",
+                "replaced/inner"
+            ]
         );
         // Laid over the tree again it gives what the step saw.
         let next = dir.path().join("next");

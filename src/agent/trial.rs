@@ -412,7 +412,7 @@ fn processes() -> Observed {
                 // Root is exempt as long as it has rights; in a cell it has another uid and none.
                 user()?;
                 process::drop_bounding_set().map_err(why)?;
-    process::drop_capabilities().map_err(why)?;
+                process::drop_capabilities().map_err(why)?;
                 process::set_limit(Limit::Processes, PROCESSES, PROCESSES).map_err(|e| e.to_string())?;
                 Ok(many().to_string())
             }),
@@ -463,7 +463,7 @@ fn open_files() -> Seen {
 fn file_size(scratch: &Path) -> Seen {
     process::set_limit(Limit::FileSize, 4096, 4096).map_err(|e| e.to_string())?;
     // The signal that comes first is ignored by nobody here, and ends a step; here only the error is wanted.
-    trial::ignore(libc::SIGXFSZ);
+    process::ignore(libc::SIGXFSZ);
     match fs::write(scratch.join("large"), vec![0; 8192]) {
         Err(e) if e.raw_os_error() == Some(libc::EFBIG) => Ok("refused a file that grew too large".to_owned()),
         Err(e) => Err(e.to_string()),

@@ -20,7 +20,8 @@ use crate::code::ExitCode;
 use crate::frame::{Decoder, Spec, ToHelper};
 use crate::linux::cgroup::Groups;
 use crate::linux::process::{Fork, Reaped};
-use crate::linux::{ids, namespaces, process, seccomp};
+use crate::linux::{ids, namespaces, process, route, seccomp};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
 use std::ffi::OsStr;
@@ -67,6 +68,8 @@ pub fn raise() -> ExitCode {
             return serve(behind);
         }
         Ok(Side::InsideFailed(failure)) => return refuse(failure),
+        // No frame: a stream that was cut.
+        Ok(Side::Orphaned) => return ExitCode::INFRASTRUCTURE,
         Ok(Side::Outside(code)) => code,
         Err(failure) => refuse(failure),
     };
@@ -80,8 +83,17 @@ enum Side {
     Inside(Box<Behind>),
     /// We are PID 1 and could not build them.
     InsideFailed(Failure),
+    /// We are PID 1, could not build them, and the starter is gone.
+    Orphaned,
     /// We are the starter, and PID 1 is gone.
     Outside(ExitCode),
+}
+
+/// Whether the other end of a pipe is closed.
+fn is_over(pipe: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pipe, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok() && !fds[0].revents().is_empty()
 }
 
 /// Takes exactly one frame from standard input; what follows is for PID 1.
@@ -141,6 +153,8 @@ fn start(
                     probe: spec.probe,
                     ..Behind::default()
                 })),
+                // Whatever could not be built: there is nobody to build it for, and it says nothing about this machine.
+                Err(_) if is_over(&starter_lives) => Side::Orphaned,
                 Err(failure) => Side::InsideFailed(failure),
             })
         }
@@ -148,6 +162,10 @@ fn start(
             drop((starter_lives, ask, mapped, terminal));
             // The stream is PID 1's alone; were it open here too, its end would not be seen.
             close_stdio();
+            if !spec.terminal.is_empty() {
+                // What is typed is for the command: Ctrl-C must not end the one who keeps the cell up.
+                let _ = rustix::process::setsid();
+            }
             if let Some((uid, gid)) = owner {
                 let mut byte = [0];
                 if matches!(rustix::io::read(&asked, &mut byte), Ok(1)) {
@@ -189,6 +207,9 @@ fn build(
     )
     .map_err(fail("namespaces"))?;
     namespaces::loopback_up().map_err(fail("network namespace"))?;
+    if spec.relay {
+        route::everywhere_is_here().map_err(fail("network namespace"))?;
+    }
     // Now, while a low port may be bound.
     let stub = Stub::open().map_err(|e| Failure::new("name server", e))?;
     rustix::system::sethostname(b"ft").map_err(|e| Failure::new("uts namespace", e))?;
@@ -224,6 +245,7 @@ fn build(
         cpus: spec.cpus,
         mapped_from_root: owner.is_some(),
         here: None,
+        relayed: None,
     };
     Ok((facts, stub))
 }

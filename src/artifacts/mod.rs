@@ -9,7 +9,7 @@ mod runs;
 
 pub use publish::{Item, Published, Shadowed, exclude_from_status, merge, publish, published_name, update};
 pub use receive::{Limits, Received, ReceivedFile, receive};
-pub use runs::{Holder, RunLock};
+pub use runs::{Holder, RunDir, RunLock, is_finished, sweep};
 
 use crate::git::GitError;
 use std::path::{Path, PathBuf};

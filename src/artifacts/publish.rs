@@ -227,7 +227,7 @@ fn load(place: &Path) -> Manifest {
 fn save(place: &Path, manifest: &Manifest) -> Result<(), ArtifactError> {
     let folder = place.parent().unwrap_or(Path::new("."));
     let bytes = serde_json::to_vec_pretty(manifest).map_err(|error| io(place)(error.into()))?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io(folder))?;
+    let mut file = crate::leftovers::file_in(folder).map_err(io(folder))?;
     // Not forced to disk: a list that is lost makes files the user's, which is the safe side.
     file.write_all(&bytes).map_err(io(place))?;
     file.persist(place).map_err(|error| io(place)(error.error))?;
@@ -239,7 +239,7 @@ fn remove_old_staging(dir: &Path) -> Result<(), ArtifactError> {
     for entry in std::fs::read_dir(dir).map_err(io(dir))?.filter_map(Result::ok) {
         let ours = entry.file_name().to_string_lossy().starts_with(STAGING);
         if ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            std::fs::remove_dir_all(entry.path()).map_err(io(&entry.path()))?;
+            crate::leftovers::remove_tree(&entry.path()).map_err(io(&entry.path()))?;
         }
     }
     Ok(())

@@ -1,9 +1,10 @@
 //! One run at a time, the folders of runs, and what a killed runner leaves.
 //!
-//! A run's folder holds a marker until the run is over. Whoever holds the lock and sees a marker knows that its runner
-//! is dead: the folder is removed and never read.
+//! A run's folder holds a mark until the run is over, and its runner holds a lock on the mark. Whoever can take that lock
+//! knows that the runner is dead: the folder is removed and never read.
 
 use super::{ArtifactError, io};
+use crate::leftovers;
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -75,46 +76,8 @@ impl RunLock {
         Ok(RunLock { state_dir: state_dir.to_owned(), _file: file })
     }
 
-    fn runs(&self) -> PathBuf {
-        self.state_dir.join("runs")
-    }
-
     pub(super) fn state_dir(&self) -> &Path {
         &self.state_dir
-    }
-
-    /// Makes the folder of a run, marked as unfinished.
-    ///
-    /// # Errors
-    /// [`ArtifactError::Io`], also where a run of this id is there.
-    pub fn begin(&self, id: &str) -> Result<PathBuf, ArtifactError> {
-        let dir = self.runs().join(id);
-        std::fs::create_dir_all(self.runs()).and_then(|()| std::fs::create_dir(&dir)).map_err(io(&dir))?;
-        let marker = dir.join(UNFINISHED);
-        std::fs::write(&marker, format!("{}\n", std::process::id())).map_err(io(&marker))?;
-        Ok(dir)
-    }
-
-    /// Takes the mark off: the folder is whole.
-    ///
-    /// # Errors
-    /// [`ArtifactError::Io`].
-    pub fn end(&self, run_dir: &Path) -> Result<(), ArtifactError> {
-        let marker = run_dir.join(UNFINISHED);
-        std::fs::remove_file(&marker).map_err(io(&marker))
-    }
-
-    /// Removes what killed runners left, and names it.
-    ///
-    /// # Errors
-    /// [`ArtifactError::Io`].
-    pub fn sweep(&self) -> Result<Vec<String>, ArtifactError> {
-        let mut swept = Vec::new();
-        for run in self.list()?.into_iter().filter(|run| run.join(UNFINISHED).exists()) {
-            remove_tree(&run)?;
-            swept.push(name_of(&run));
-        }
-        Ok(swept)
     }
 
     /// Removes finished runs but for the newest `keep`, by the order of their ids, and names them.
@@ -122,30 +85,131 @@ impl RunLock {
     /// # Errors
     /// [`ArtifactError::Io`].
     pub fn prune(&self, keep: usize) -> Result<Vec<String>, ArtifactError> {
-        let finished: Vec<_> = self.list()?.into_iter().filter(|run| !run.join(UNFINISHED).exists()).collect();
+        let finished: Vec<_> =
+            list(&self.state_dir)?.into_iter().filter(|run| !run.join(UNFINISHED).exists()).collect();
         let old = &finished[..finished.len().saturating_sub(keep)];
-        old.iter().try_for_each(|run| remove_tree(run))?;
+        for run in old {
+            // Half of a run is no run.
+            let marker = run.join(UNFINISHED);
+            File::create(&marker).map_err(io(&marker))?;
+            remove(run)?;
+        }
         Ok(old.iter().map(|run| name_of(run)).collect())
     }
+}
 
-    /// The folders of runs, sorted by id.
-    fn list(&self) -> Result<Vec<PathBuf>, ArtifactError> {
-        let dir = self.runs();
-        let entries = match std::fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(io(&dir)(error)),
+/// The folder of a run that is under way, its own and nobody else's. Needs no [`RunLock`]: several may be under way, of
+/// which one at a time publishes. Dropping it leaves the folder, which the next sweep takes for a dead runner's.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    /// Locked for as long as this process lives.
+    _mark: File,
+}
+
+impl RunDir {
+    /// Makes the folder, marked as unfinished.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Io`], also where a run of this id is there.
+    pub fn begin(state_dir: &Path, id: &str) -> Result<RunDir, ArtifactError> {
+        let runs = runs(state_dir);
+        std::fs::create_dir_all(&runs).map_err(io(&runs))?;
+        // It has its name when it has its mark, and the mark is locked.
+        let (path, new) = (runs.join(id), runs.join(leftovers::name(id)));
+        std::fs::create_dir(&new).map_err(io(&new))?;
+        let make = || {
+            let mark = File::create(new.join(UNFINISHED))?;
+            mark.lock()?;
+            std::fs::rename(&new, &path)?;
+            Ok(mark)
         };
-        let mut runs = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(io(&dir))?;
-            if entry.file_type().map_err(io(&dir))?.is_dir() {
-                runs.push(entry.path());
+        match make() {
+            Ok(mark) => Ok(RunDir { path, _mark: mark }),
+            Err(error) => {
+                // Where this fails as well, the next sweep does it.
+                let _ = leftovers::remove_tree(&new);
+                Err(io(&path)(error))
             }
         }
-        runs.sort();
-        Ok(runs)
     }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the mark off: the folder is whole, and kept.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Io`].
+    pub fn end(self) -> Result<(), ArtifactError> {
+        let mark = self.path.join(UNFINISHED);
+        std::fs::remove_file(&mark).map_err(io(&mark))
+    }
+
+    /// Removes the folder.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Io`].
+    pub fn forget(self) -> Result<(), ArtifactError> {
+        remove(&self.path)
+    }
+}
+
+/// Whether the folder of a run is there and whole.
+#[must_use]
+pub fn is_finished(run: &Path) -> bool {
+    run.is_dir() && !run.join(UNFINISHED).exists()
+}
+
+/// Removes what killed runners left, and names it. Folders of runners that live are left alone.
+///
+/// # Errors
+/// [`ArtifactError::Io`].
+pub fn sweep(state_dir: &Path) -> Result<Vec<String>, ArtifactError> {
+    leftovers::sweep(&runs(state_dir));
+    let mut swept = Vec::new();
+    for run in list(state_dir)? {
+        let Ok(mark) = File::open(run.join(UNFINISHED)) else { continue };
+        // Held until the folder is gone: another sweep passes it over.
+        if mark.try_lock().is_ok() {
+            remove(&run)?;
+            swept.push(name_of(&run));
+        }
+    }
+    Ok(swept)
+}
+
+/// Removes the folder of a run that is marked. The mark goes last, so that somebody who is killed here leaves nothing
+/// that looks like a run.
+fn remove(run: &Path) -> Result<(), ArtifactError> {
+    leftovers::remove_with_last(run, Some(UNFINISHED)).map_err(io(run))
+}
+
+fn runs(state_dir: &Path) -> PathBuf {
+    state_dir.join("runs")
+}
+
+/// The folders of runs, sorted by id.
+fn list(state_dir: &Path) -> Result<Vec<PathBuf>, ArtifactError> {
+    let dir = runs(state_dir);
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io(&dir)(error)),
+    };
+    let mut runs = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(io(&dir))?;
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if !hidden && entry.file_type().map_err(io(&dir))?.is_dir() {
+            runs.push(entry.path());
+        }
+    }
+    runs.sort();
+    Ok(runs)
 }
 
 fn open(state_dir: &Path) -> Result<(File, PathBuf), ArtifactError> {
@@ -158,31 +222,6 @@ fn open(state_dir: &Path) -> Result<(File, PathBuf), ArtifactError> {
 
 fn name_of(run: &Path) -> String {
     run.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Removes a folder, also where a step took its own right to enter it away.
-fn remove_tree(dir: &Path) -> Result<(), ArtifactError> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            make_enterable(dir).and_then(|()| std::fs::remove_dir_all(dir)).map_err(io(dir))
-        }
-        other => other.map_err(io(dir)),
-    }
-}
-
-fn make_enterable(dir: &Path) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
-    }
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            make_enterable(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -208,20 +247,25 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_runner_left_is_swept_and_finished_runs_are_kept() {
+    fn what_a_killed_runner_left_is_swept_and_finished_and_living_runs_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let lock = RunLock::wait(dir.path(), "now").unwrap();
         for id in ["1", "2", "3"] {
-            let run = lock.begin(id).unwrap();
-            lock.end(&run).unwrap();
+            RunDir::begin(dir.path(), id).unwrap().end().unwrap();
         }
-        let killed = lock.begin("4").unwrap();
-        std::fs::create_dir(killed.join("half")).unwrap();
-        assert!(lock.begin("4").is_err());
+        let living = RunDir::begin(dir.path(), "4").unwrap();
+        assert!(RunDir::begin(dir.path(), "4").is_err());
+        let killed = RunDir::begin(dir.path(), "5").unwrap();
+        std::fs::create_dir(killed.path().join("half")).unwrap();
+        drop(killed);
+        std::fs::create_dir(runs(dir.path()).join(format!(".ft-tmp-{}-6", u32::MAX))).unwrap();
         assert_eq!(lock.prune(2).unwrap(), ["1"]);
-        assert_eq!(lock.sweep().unwrap(), ["4"]);
-        assert_eq!(lock.sweep().unwrap(), [""; 0]);
-        assert_eq!(lock.list().unwrap().len(), 2);
+        assert_eq!(sweep(dir.path()).unwrap(), ["5"]);
+        assert_eq!(sweep(dir.path()).unwrap(), [""; 0]);
+        assert_eq!(std::fs::read_dir(runs(dir.path())).unwrap().count(), 3);
+        assert!(is_finished(&runs(dir.path()).join("2")) && !is_finished(living.path()));
+        living.forget().unwrap();
+        assert_eq!(list(dir.path()).unwrap().len(), 2);
     }
 
     #[test]
@@ -229,10 +273,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
         std::fs::write(outside.path().join(UNFINISHED), "").unwrap();
-        let lock = RunLock::wait(dir.path(), "now").unwrap();
-        std::fs::create_dir(lock.runs()).unwrap();
-        std::os::unix::fs::symlink(outside.path(), lock.runs().join("link")).unwrap();
-        assert_eq!(lock.sweep().unwrap(), [""; 0]);
+        std::fs::create_dir(runs(dir.path())).unwrap();
+        std::os::unix::fs::symlink(outside.path(), runs(dir.path()).join("link")).unwrap();
+        assert_eq!(sweep(dir.path()).unwrap(), [""; 0]);
         assert!(outside.path().join(UNFINISHED).exists());
     }
 }

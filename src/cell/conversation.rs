@@ -1,11 +1,13 @@
 //! Leads the conversation with an agent: sends the manifest, passes frames and requests on, keeps the artifact tar, and
 //! ends a cell that does not end itself.
 
+use super::relay::{self, Relay};
 use super::{Cell, CellError, Conversation, Handle, Live, Walls};
 use crate::frame::{Decoder, Ended, Frame, Manifest, Observed, Payload, ToAgent};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -55,22 +57,40 @@ pub async fn run<C: Cell>(
 ) -> Result<Finished, CellError> {
     let Live { to, from, errors, mut handle } = cell.launch(walls).await?;
     let last_words = tokio::spawn(last_words(errors));
+    let (say, said) = mpsc::unbounded_channel();
+    let (relayed, to_relay) = mpsc::channel(relay::QUEUE);
+    let mut speak = Box::pin(speak(to, said, to_relay));
     let mut talk = Talk {
-        to,
+        say,
         from,
         control: Some(control),
         frames,
         conversation: Conversation::default(),
         clock: Clock::new(&manifest),
+        relay: Relay::new(manifest.network.clone(), cell.resolver(), relayed),
         manifest: Some(manifest),
         spool: Spool::create(tar_to)?,
         finished: Finished { tar: tar_to.to_owned(), ..Finished::default() },
     };
-    let mut talked = talk.lead().await;
+    // Side by side: an agent that does not read must not keep us from hearing it, nor from giving up on it.
+    let mut talked = tokio::select! {
+        biased;
+        talked = talk.lead() => talked,
+        () = &mut speak => unreachable!("its sender is the talk's"),
+    };
     if talked.is_err() {
         handle.kill().await;
     }
-    leave(handle.as_mut(), talk.to).await;
+    let Talk { say, relay, finished, .. } = talk;
+    if talked.is_ok() {
+        tokio::select! {
+            () = relay.settle() => {}
+            () = &mut speak => unreachable!("its sender is held"),
+        }
+    }
+    // Closes every connection of the cell.
+    drop((relay, say));
+    leave(handle.as_mut(), speak).await;
     if let Err(CellError::Cut(_) | CellError::Frame(_) | CellError::Protocol(_)) = talked {
         let words = tokio::time::timeout(LEAVING, last_words).await.ok().and_then(Result::ok).unwrap_or_default();
         // Nothing but a panic of the agent comes this way; its frames may have been cut by it anywhere.
@@ -81,13 +101,36 @@ pub async fn run<C: Cell>(
         }
     }
     talked?;
-    Ok(talk.finished)
+    Ok(finished)
+}
+
+/// Says to the agent what it is to be told: what `said` brings first, then what the relay has for it. Over when the
+/// sender of `said` is gone and everything of it was written; then the agent's standard input is closed.
+///
+/// An agent that is gone is seen by reading, so writing to it is no error.
+async fn speak(
+    mut to: Box<dyn AsyncWrite + Send + Unpin>,
+    mut said: mpsc::UnboundedReceiver<ToAgent>,
+    mut to_relay: mpsc::Receiver<ToAgent>,
+) {
+    loop {
+        let request = tokio::select! {
+            biased;
+            request = said.recv() => match request {
+                Some(request) => request,
+                None => return,
+            },
+            Some(relayed) = to_relay.recv() => relayed,
+        };
+        let _ = to.write_all(&request.encode()).await;
+        let _ = to.flush().await;
+    }
 }
 
 /// Waits for the cell to be gone, with some patience and then with force.
-async fn leave(handle: &mut dyn Handle, to: Box<dyn AsyncWrite + Send + Unpin>) {
-    // Closes its standard input, in case it did not hear the rest.
-    drop(to);
+async fn leave(handle: &mut dyn Handle, speak: Pin<Box<impl Future<Output = ()>>>) {
+    // Whether it heard everything or not: its standard input is closed afterwards.
+    let _ = tokio::time::timeout(LEAVING, speak).await;
     if tokio::time::timeout(LEAVING, handle.wait()).await.is_err() {
         handle.kill().await;
         let _ = tokio::time::timeout(LEAVING, handle.wait()).await;
@@ -106,12 +149,13 @@ async fn last_words(errors: Option<Box<dyn AsyncRead + Send + Unpin>>) -> String
 }
 
 struct Talk {
-    to: Box<dyn AsyncWrite + Send + Unpin>,
+    say: mpsc::UnboundedSender<ToAgent>,
     from: Box<dyn AsyncRead + Send + Unpin>,
     control: Option<mpsc::Receiver<ToAgent>>,
     frames: mpsc::Sender<Frame>,
     conversation: Conversation,
     clock: Clock,
+    relay: Relay,
     manifest: Option<Manifest>,
     spool: Spool,
     finished: Finished,
@@ -129,19 +173,22 @@ impl Talk {
                 }
             };
             tokio::select! {
+                // What was asked for before what is there, and a deadline last: one that passed while this process was
+                // stopped says nothing about the agent.
+                biased;
+                request = control => match request {
+                    Some(request) => {
+                        self.clock.asked(&request);
+                        self.send(request);
+                    }
+                    None => self.control = None,
+                },
                 read = self.from.read(&mut bytes) => match read {
                     Ok(0) | Err(_) => {
                         decoder.finish()?;
                         return Err(self.cut());
                     }
                     Ok(n) => decoder.push(&bytes[..n]),
-                },
-                request = control => match request {
-                    Some(request) => {
-                        self.clock.asked(&request);
-                        self.send(&request).await;
-                    }
-                    None => self.control = None,
                 },
                 () = tokio::time::sleep_until(self.clock.deadline()) => {
                     return Err(CellError::Stalled { seconds: PATIENCE.as_secs() });
@@ -152,8 +199,8 @@ impl Talk {
                 self.hear(frame).await?;
             }
         }
-        self.send(&ToAgent::Ack {}).await;
-        self.send(&ToAgent::Bye {}).await;
+        self.send(ToAgent::Ack {});
+        self.send(ToAgent::Bye {});
         Ok(())
     }
 
@@ -162,12 +209,20 @@ impl Talk {
             Frame::Hello { .. } => {
                 self.clock.greeted();
                 if let Some(manifest) = self.manifest.take() {
-                    self.send(&ToAgent::Manifest { manifest }).await;
+                    self.send(ToAgent::Manifest { manifest });
                 }
                 return Ok(());
             }
             Frame::Tar { bytes } => return self.spool.write(&bytes.0),
             Frame::End { .. } => return Ok(()),
+            Frame::Lookup { .. }
+            | Frame::Dial { .. }
+            | Frame::Sent { .. }
+            | Frame::Shut { .. }
+            | Frame::Taken { .. } => {
+                self.relay.hear(frame);
+                return Ok(());
+            }
             Frame::Ready { observed } => self.finished.observed.clone_from(observed),
             Frame::Started { .. } => self.clock.started(),
             Frame::Paused { paused } => self.clock.paused(*paused),
@@ -194,10 +249,8 @@ impl Talk {
         Ok(())
     }
 
-    /// An agent that is gone is seen by reading, so writing to it is no error.
-    async fn send(&mut self, request: &ToAgent) {
-        let _ = self.to.write_all(&request.encode()).await;
-        let _ = self.to.flush().await;
+    fn send(&mut self, request: ToAgent) {
+        let _ = self.say.send(request);
     }
 
     fn cut(&self) -> CellError {

@@ -8,14 +8,20 @@ mod conversation;
 mod handshake;
 pub mod here;
 pub mod namespaces;
+mod relay;
 mod scratch;
 pub mod scripted;
+#[cfg(target_os = "linux")]
+mod terminal;
 
 pub use conversation::{Finished, run};
 pub use handshake::{Conversation, Wrong};
 pub use here::Here;
 pub use namespaces::{Namespaces, Probe, Unavailable, probe, trials};
+pub use relay::{Resolver, Resolving};
 pub use scratch::remove_scratch;
+#[cfg(target_os = "linux")]
+pub use terminal::{NoTerminal, Terminal};
 
 use crate::lock::CellKind;
 use crate::step::{Limits, Network};
@@ -67,6 +73,11 @@ pub struct Mount {
 pub trait Cell: Sync {
     /// Which kind.
     fn kind(&self) -> CellKind;
+
+    /// Who resolves the names that its policy allows.
+    fn resolver(&self) -> Resolver {
+        Resolver::System
+    }
 
     /// Raises the walls and starts the agent behind them.
     ///

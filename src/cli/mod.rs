@@ -50,7 +50,8 @@ pub enum Command {
     /// Resolve, hash and record: the closure, config files, the collected tests
     #[command(
         after_help = "Examples:\n  ft lock               refresh everything that is stale\n  ft lock --collection  accept the tests as they are now, resolve nothing\n  \
-        ft lock --check       exit 102 if the lock is stale; changes nothing, needs no network"
+        ft lock --check       exit 102 if the lock is stale; changes nothing, needs no network\n  \
+        ft lock --network-from-report  what the last run talked to becomes its allow-list"
     )]
     Lock(Lock),
     /// The self-check: does this clone match the lock? Runs no check
@@ -72,6 +73,12 @@ pub enum Command {
         after_help = "Examples:\n  ft exec -- pytest -x tests/test_api.py\n  ft exec -- python -c 'import sys; print(sys.version)'"
     )]
     Exec(Exec),
+    /// An interactive shell in a cell with the lock's environment and policy
+    #[command(
+        after_help = "Examples:\n  ft shell                   bash where there is one, else sh; leave it with `exit`\n  \
+        ft shell -- python         another program that wants a terminal\n\nWhat is written in it is gone afterwards. Without a terminal use `ft exec -- COMMAND`."
+    )]
+    Shell(Shell),
     /// The locked environment: build it, verify it, say where it is, remove it
     Env {
         /// What to do with it.
@@ -145,6 +152,10 @@ pub struct Lock {
     /// Take newer versions where the sources allow them
     #[arg(long, conflicts_with_all = ["check", "collection"])]
     pub upgrade: bool,
+    /// Allow the hosts that a run with an open network talked to, and close the rest [default: the last run]
+    #[arg(long, value_name = "REPORT", num_args = 0..=1, conflicts_with_all = ["check", "collection", "upgrade"])]
+    #[expect(clippy::option_option, reason = "clap's form of a flag with an optional value")]
+    pub network_from_report: Option<Option<PathBuf>>,
 }
 
 /// Arguments of `ft check`.
@@ -215,6 +226,17 @@ pub struct Exec {
     pub timeout: Option<u64>,
     /// The command and its arguments
     #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `ft shell`.
+#[derive(Debug, Clone, Args)]
+pub struct Shell {
+    /// Which tree: worktree, index, or a revision
+    #[arg(long, value_name = "TREE", default_value = "worktree")]
+    pub snapshot: String,
+    /// Another program than a shell, and its arguments
+    #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 

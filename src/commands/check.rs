@@ -70,7 +70,15 @@ pub(super) fn perform(
     if !deep && let Some(outcome) = warm(context, repo, &request, begun)? {
         return Ok(outcome);
     }
-    let job = Job { kind: "self-check", request, python: None, deep, publish: Publish::ReportAlone, timeout_sec: None };
+    let job = Job {
+        kind: "self-check",
+        request,
+        python: None,
+        deep,
+        publish: Publish::ReportAlone,
+        timeout_sec: None,
+        terminal: None,
+    };
     let done = pipeline::execute(context, repo, job, Face::new(context.style.clone()))?;
     Ok(done.outcome)
 }

@@ -23,8 +23,15 @@ pub(super) fn exec(context: &Context, args: &Exec) -> ExitCode {
         source,
         ..run::request(context, &crate::cli::Run::default(), false)
     };
-    let job =
-        Job { kind: "exec", request, python: None, deep: false, publish: Publish::Nothing, timeout_sec: args.timeout };
+    let job = Job {
+        kind: "exec",
+        request,
+        python: None,
+        deep: false,
+        publish: Publish::Nothing,
+        timeout_sec: args.timeout,
+        terminal: None,
+    };
     match pipeline::execute(context, &repo, job, ui::Face::passing_through(context.style.clone())) {
         Ok(done) => status(&done.outcome),
         Err(error) => super::cannot_begin(&error),
@@ -32,14 +39,14 @@ pub(super) fn exec(context: &Context, args: &Exec) -> ExitCode {
 }
 
 /// Where the caller stands, relative to the repository: the command starts in the same folder of its own tree.
-fn below(repo: &crate::repo::Repo, cwd: &std::path::Path) -> camino::Utf8PathBuf {
+pub(super) fn below(repo: &crate::repo::Repo, cwd: &std::path::Path) -> camino::Utf8PathBuf {
     let real = cwd.canonicalize().unwrap_or_else(|_| cwd.to_owned());
     let below = real.strip_prefix(&repo.root).ok().and_then(|path| path.to_str());
     below.unwrap_or_default().into()
 }
 
 /// The command's own status where it ran (128 and the signal's number where one ended it); else the run's.
-fn status(outcome: &crate::outcome::Outcome) -> ExitCode {
+pub(super) fn status(outcome: &crate::outcome::Outcome) -> ExitCode {
     let end = outcome.steps.first().and_then(|step| step.end.as_ref());
     match end {
         Some(end)

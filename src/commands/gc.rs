@@ -15,7 +15,7 @@ pub(super) fn gc(context: &Context, args: &Gc) -> ExitCode {
     let collect = || -> Result<(), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let lock = publish::lock(&repo.state_dir()).map_err(|error| text(&error))?;
-        publish::sweep(&lock).map_err(|error| text(&error))?;
+        publish::sweep(&repo);
         let runs = lock.prune(args.keep_runs).map_err(|error| text(&error))?;
         let store = env::store(context, &repo);
         // The current environment stays, whatever the budget says.

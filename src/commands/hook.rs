@@ -85,8 +85,15 @@ pub(super) fn pre_push(context: &Context) -> ExitCode {
         }
         let request =
             Request { source, strict_tree: true, ..run::request(context, &crate::cli::Run::default(), false) };
-        let job =
-            Job { kind: "parity", request, python: None, deep: true, publish: Publish::Everything, timeout_sec: None };
+        let job = Job {
+            kind: "parity",
+            request,
+            python: None,
+            deep: true,
+            publish: Publish::Everything,
+            timeout_sec: None,
+            terminal: None,
+        };
         match pipeline::execute(context, &repo, job, Face::new(context.style.clone())) {
             Ok(done) if done.outcome.exit() == ExitCode::PASSED => {}
             Ok(done) => return done.outcome.exit(),

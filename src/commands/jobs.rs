@@ -3,8 +3,9 @@
 use crate::artifacts;
 use crate::cell::{self, Cell};
 use crate::environment::{Job, JobEnd, JobLost, RunJob};
-use crate::frame::Frame;
+use crate::frame::{Frame, ToAgent};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 /// Runs environment jobs in cells of one kind.
@@ -13,6 +14,25 @@ pub(super) struct CellJobs<'a, C> {
     /// Where the tars of what jobs leave are spooled.
     spool: PathBuf,
     made: usize,
+    asked: Asked,
+}
+
+/// How somebody else speaks to the cell of the job that runs now.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked(Arc<Mutex<Option<mpsc::Sender<ToAgent>>>>);
+
+impl Asked {
+    /// Says this to the cell; to nobody where no job runs.
+    pub(super) fn say(&self, message: ToAgent) {
+        if let Some(cell) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            // One that is gone or has enough to hear needs no telling.
+            let _ = cell.try_send(message);
+        }
+    }
+
+    fn set(&self, cell: Option<mpsc::Sender<ToAgent>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = cell;
+    }
 }
 
 /// What a job may leave: a large project with C extensions, not a disk full.
@@ -26,7 +46,12 @@ const LOG_BYTES: usize = 1 << 20;
 
 impl<'a, C: Cell> CellJobs<'a, C> {
     pub(super) fn new(cell: &'a C, spool: PathBuf) -> Self {
-        CellJobs { cell, spool, made: 0 }
+        CellJobs { cell, spool, made: 0, asked: Asked::default() }
+    }
+
+    /// How to speak to its cells.
+    pub(super) fn asked(&self) -> Asked {
+        self.asked.clone()
     }
 }
 
@@ -44,7 +69,8 @@ impl<C: Cell> RunJob for CellJobs<'_, C> {
         job.walls.limits.pids.get_or_insert(PIDS);
         job.manifest.pids = job.walls.limits.pids.unwrap_or(PIDS);
         let (frames, mut received) = mpsc::channel(64);
-        let (_control, controlled) = mpsc::channel(1);
+        let (control, controlled) = mpsc::channel(4);
+        self.asked.set(Some(control));
         let listen = async {
             let mut log = Vec::new();
             while let Some(frame) = received.recv().await {
@@ -58,12 +84,17 @@ impl<C: Cell> RunJob for CellJobs<'_, C> {
         };
         let (finished, log) =
             tokio::join!(cell::run(self.cell, &job.walls, job.manifest, &tar, controlled, frames), listen);
+        self.asked.set(None);
         let finished = finished.map_err(|error| JobLost { unenforceable: error.is_unenforceable(), ..lost(&error) })?;
         let Some(ended) = finished.ended else {
             let (stage, message) = finished.broken.unwrap_or_default();
             return Err(lost(&format!("{stage}: {message}")));
         };
-        let received = artifacts::receive(&tar, &self.spool.join(format!("{}", self.made)), &LIMITS)
+        // A job may leave gigabytes; signals are heard meanwhile.
+        let into = self.spool.join(format!("{}", self.made));
+        let received = tokio::task::spawn_blocking(move || artifacts::receive(&tar, &into, &LIMITS))
+            .await
+            .map_err(|error| lost(&error))?
             .map_err(|error| lost(&error))?;
         if let Some((path, why)) = received.refused.first() {
             return Err(lost(&format!("{path} did not come back: {why}")));

@@ -4,10 +4,12 @@ use super::context::Context;
 use super::init::project_files;
 use super::pipeline::{self, Job};
 use super::publish::Publish;
+use super::runs;
 use super::survey::{self, Asked};
 use crate::cli::Lock as Args;
 use crate::code::{ExitCode, ParityCode};
 use crate::finding::Finding;
+use crate::leftovers;
 use crate::lock::closure::Closure;
 use crate::lock::collection::{Manifest, unstable};
 use crate::lock::init::{self, ProjectFiles};
@@ -16,6 +18,8 @@ use crate::lock::{Environment, LOCK_PATH, Lock, fresh};
 use crate::plan::inputs::{ClosureFacts, Command, Request};
 use crate::plan::{self, minor};
 use crate::repo::{Repo, Source};
+use crate::report::allow_list::{AllowList, allow_list};
+use crate::report::fields::Report;
 use crate::resolve::{self, Resolver};
 use crate::ui::{self, Face};
 use std::collections::BTreeMap;
@@ -27,7 +31,9 @@ pub(super) fn lock(context: &Context, args: &Args) -> ExitCode {
         Ok(repo) => repo,
         Err(code) => return code,
     };
-    if args.check {
+    if let Some(path) = &args.network_from_report {
+        done(network(context, &repo, path.as_deref()))
+    } else if args.check {
         check(context, &repo)
     } else if args.collection {
         done(collection(context, &repo))
@@ -83,10 +89,9 @@ pub(super) fn write(repo: &Repo, path: &Path, text: &str) -> std::io::Result<()>
     }
     let mode =
         std::fs::metadata(&path).map_or(0o644, |meta| std::os::unix::fs::PermissionsExt::mode(&meta.permissions()));
-    let mut file = tempfile::Builder::new()
-        .prefix(".ft-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777))
-        .tempfile_in(folder)?;
+    leftovers::sweep(folder);
+    let mut file = leftovers::file_in(folder)?;
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777))?;
     file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;
     file.persist(&path).map_err(|error| error.error)?;
@@ -249,6 +254,47 @@ fn collection(context: &Context, repo: &Repo) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Closes what is open but for what a run talked to, and shows the entries.
+fn network(context: &Context, repo: &Repo, path: Option<&Path>) -> Result<(), Failure> {
+    let usage = |message: String, hint: &str| Failure { exit: ExitCode::USAGE, message, hint: hint.to_owned() };
+    let (text, lock) = read(repo)?;
+    let path = match path {
+        Some(path) => runs::report(&repo.state_dir(), path).unwrap_or_else(|| context.cwd.join(path)),
+        None => runs::last_parity(&repo.state_dir())
+            .ok_or_else(|| usage("no run of all checks is kept here".to_owned(), "make one with `ft run`"))?,
+    };
+    let shown = path.strip_prefix(&repo.root).unwrap_or(&path).display();
+    let hint = "give the path of a parity_report.json, or the id of a run (`ft report --list`)";
+    let bytes = std::fs::read(&path).map_err(|error| usage(format!("{shown}: {error}"), hint))?;
+    let report: Report =
+        serde_json::from_slice(&bytes).map_err(|error| usage(format!("{shown}: not a report: {error}"), hint))?;
+    let learned =
+        allow_list(&text, &lock, &report).map_err(|error| usage(format!("{shown}: {error}"), error.hint()))?;
+    write(repo, Path::new(LOCK_PATH), &learned.text).map_err(Failure::infrastructure)?;
+    ui::out(&told(&learned));
+    Ok(())
+}
+
+/// The entries that came and went, as a person reviews them.
+fn told(learned: &AllowList) -> String {
+    let mut told = String::new();
+    for change in &learned.changes {
+        let closed = if change.added.is_empty() { ": closed" } else { "" };
+        told += &format!("{LOCK_PATH}: {}{closed}\n", change.place);
+        told.extend(change.added.iter().map(|(entry, who)| format!("  + {entry}    {who}\n")));
+        told.extend(change.removed.iter().map(|entry| format!("  - {entry}\n")));
+    }
+    if learned.changes.is_empty() {
+        told += &format!("{LOCK_PATH} allows what this run talked to, and nothing in it is open\n");
+    }
+    for (step, name) in &learned.unresolved {
+        told += &format!(
+            "{step} looked up {name}, which did not resolve: if that is expected, add it to `network_policy.deny_quietly`\n"
+        );
+    }
+    told
+}
+
 /// The node ids of all test steps; `None` where the lock has no step that collects.
 fn collect(context: &Context, repo: &Repo, seed: &str, python: Option<&str>) -> Result<Option<Vec<String>>, Failure> {
     let request = Request {
@@ -263,6 +309,7 @@ fn collect(context: &Context, repo: &Repo, seed: &str, python: Option<&str>) -> 
         deep: false,
         publish: Publish::Nothing,
         timeout_sec: None,
+        terminal: None,
     };
     let style = ui::Style { quiet: true, ..context.style };
     let done = pipeline::execute(context, repo, job, Face::silent(style)).map_err(Failure::infrastructure)?;

@@ -35,6 +35,7 @@ pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool)
             // What stands in `artifacts/` is the first Python that fails, else the last one.
             publish: if failed { Publish::Nothing } else { Publish::Everything },
             timeout_sec: None,
+            terminal: None,
         };
         match pipeline::execute(context, repo, job, Face::new(context.style.clone())) {
             Ok(done) => {

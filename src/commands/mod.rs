@@ -18,6 +18,7 @@ mod publish;
 mod report;
 mod run;
 mod runs;
+mod shell;
 mod survey;
 
 use crate::cli::env_vars::EnvVars;
@@ -89,6 +90,7 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
         Command::PreCommit(_) => hook::pre_commit(context),
         Command::PrePush(_) => hook::pre_push(context),
         Command::Exec(args) => exec::exec(context, &args),
+        Command::Shell(args) => shell::shell(context, &args),
         Command::Env { command } => env::env(context, &command),
         Command::Hooks { command } => hooks::hooks(context, &command),
         Command::Report(args) => report::report(context, &args),
@@ -113,7 +115,15 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
 
 /// Which commands set a fresh clone up before they do their own work (DESIGN section 11).
 fn bootstraps(command: &Command) -> bool {
-    matches!(command, Command::Version | Command::Check(_) | Command::Run(_) | Command::Exec(_) | Command::Report(_))
+    matches!(
+        command,
+        Command::Version
+            | Command::Check(_)
+            | Command::Run(_)
+            | Command::Exec(_)
+            | Command::Shell(_)
+            | Command::Report(_)
+    )
 }
 
 /// The repository that the command is about.

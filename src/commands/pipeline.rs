@@ -1,10 +1,11 @@
 //! One run from its first event to its report: the way of the data of DESIGN section 3, in order.
 
 use super::context::Context;
-use super::jobs::CellJobs;
+use super::jobs::{Asked as ToJob, CellJobs};
 use super::publish::Publish;
 use super::survey::{self, Asked, Survey};
 use super::{publish, runs};
+use crate::artifacts::RunDir;
 use crate::bytecode;
 use crate::cell::{self, AnyCell};
 use crate::code::ParityCode;
@@ -13,6 +14,7 @@ use crate::environment::store::{BuildError, Ready, State};
 use crate::environment::{Progress, RunJob, kept_layer, lib_dir, project};
 use crate::event::{EnvironmentInfo, EventKind, SnapshotInfo};
 use crate::finding::Finding;
+use crate::frame::ToAgent;
 use crate::lock::{CellKind, Lock, Project};
 use crate::outcome::Outcome;
 use crate::plan::inputs::{Command, EnvironmentFacts, Request};
@@ -38,6 +40,8 @@ pub(super) struct Job {
     pub(super) publish: Publish,
     /// Seconds for the command of `ft exec`.
     pub(super) timeout_sec: Option<u64>,
+    /// The command has the caller's own terminal, which is of this type (`TERM`).
+    pub(super) terminal: Option<String>,
 }
 
 /// A run that is over.
@@ -59,10 +63,12 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     let state = repo.state_dir();
     fs_err::create_dir_all(&state)?;
     crate::artifacts::exclude_from_status(repo)?;
-    let run_lock = publish::lock(&state)?;
-    publish::sweep(&run_lock)?;
+    // A command of one's own publishes nothing: it waits for nobody, and a server that it starts keeps no run waiting.
+    let run_lock = if job.publish == Publish::Nothing { None } else { Some(publish::lock(&state)?) };
+    publish::sweep(repo);
     let id = runs::new_id(jiff::Timestamp::now());
-    let run_dir = run_lock.begin(&id)?;
+    let run = RunDir::begin(&state, &id)?;
+    let run_dir = run.path().to_owned();
     fs_err::create_dir_all(run_dir.join("logs"))?;
     let first = EventKind::RunStarted {
         events_version: recorder::VERSION,
@@ -102,7 +108,7 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     }
     recorder.finish();
     let tails = runs::tails(&run_dir, &recorder.outcome);
-    if let Err(error) = publish::finish(&run_lock, repo, &run_dir, &recorder.outcome, publish_wanted) {
+    if let Err(error) = publish::finish(run_lock.as_ref(), repo, run, &recorder.outcome, publish_wanted) {
         // A verdict whose report is not there, or is an older one's, is no verdict.
         let hint = "free some disk space or mend the permissions, then run again".to_owned();
         recorder.record(EventKind::Broken { stage: "report".to_owned(), message: error, hint });
@@ -185,6 +191,13 @@ impl Drive<'_> {
         if let (Some(seconds), Command::Exec { .. }) = (self.job.timeout_sec, &request.command) {
             plan.steps.iter_mut().for_each(|step| step.timeout_ms = seconds.saturating_mul(1000));
         }
+        if let Some(kind) = &self.job.terminal {
+            for step in &mut plan.steps {
+                step.env.insert("TERM".to_owned(), kind.clone());
+                // The terminal knows its own size, also when that changes.
+                step.env.remove("COLUMNS");
+            }
+        }
         let stop = findings.iter().any(|finding| finding.code.stops_run() && !finding.warning);
         self.judge(plan.clone(), findings);
         if stop {
@@ -205,7 +218,9 @@ impl Drive<'_> {
                 world.trees.push(layer);
             }
         }
-        session::steps(self.recorder, &AnyCell::of(plan.cell, false), &world, &plan, self.signals).await;
+        let lent = self.lend_terminal()?;
+        session::steps(self.recorder, &AnyCell::of(plan.cell, world.terminal), &world, &plan, self.signals).await;
+        drop(lent);
         if collects {
             // The tree was looked at before the environment was built, and taken after it: only if both are the same tree
             // is the collection that of the key.
@@ -221,6 +236,21 @@ impl Drive<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Lends the caller's terminal to the command, where it is to have it; dropping what comes back ends that.
+    #[cfg(target_os = "linux")]
+    fn lend_terminal(&mut self) -> Result<Option<cell::Terminal>, Stop> {
+        if self.job.terminal.is_none() {
+            return Ok(None);
+        }
+        self.recorder.face.hand_over();
+        cell::Terminal::lend().map(Some).map_err(|error| Stop::broken("terminal", error))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn lend_terminal(&mut self) -> Result<Option<()>, Stop> {
+        Ok(None)
     }
 
     /// Where bytecode of collections in this environment is kept. What is kept for environments that are gone goes.
@@ -261,6 +291,7 @@ impl Drive<'_> {
         let (progress, mut progressed) = tokio::sync::mpsc::unbounded_channel::<Progress>();
         let cell = AnyCell::of(survey.facts.machine.kind(), false);
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
+        let mut obeying = Obeying::new(jobs.asked());
         let ready = {
             let mut report = move |p: Progress| {
                 // The face may be gone while the build is being ended.
@@ -271,7 +302,8 @@ impl Drive<'_> {
                 tokio::select! {
                     biased;
                     Some(p) = progressed.recv() => self.recorder.glimpse(&super::env::glimpse(&p)),
-                    signal = self.signals.next() => paused_or_ended(signal).await?,
+                    signal = self.signals.next() => obeying.hear(signal)?,
+                    () = obeying.stop.due() => {}
                     ready = &mut ensure => break ready,
                 }
             }
@@ -345,6 +377,7 @@ impl Drive<'_> {
             project: None,
             lib,
             interpreter: survey.interpreter.as_ref().map(|i| i.facts.prefix.clone()),
+            terminal: self.job.terminal.is_some(),
         };
         let editable = lock.environment.as_ref().is_some_and(|e| e.project == Project::Editable);
         if editable
@@ -382,12 +415,14 @@ impl Drive<'_> {
         let job = project::layer_job(&parts, world.trees.clone(), out.clone(), scratch);
         let cell = AnyCell::of(kind, false);
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
+        let mut obeying = Obeying::new(jobs.asked());
         let end = {
             let mut run = std::pin::pin!(jobs.run(job));
             loop {
                 tokio::select! {
                     biased;
-                    signal = self.signals.next() => paused_or_ended(signal).await?,
+                    signal = self.signals.next() => obeying.hear(signal)?,
+                    () = obeying.stop.due() => {}
                     end = &mut run => break end,
                 }
             }
@@ -445,10 +480,12 @@ impl Drive<'_> {
         work: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<T, Stop> {
         let mut task = tokio::task::spawn_blocking(work);
+        let mut obeying = Obeying::new(ToJob::default());
         loop {
             tokio::select! {
                 biased;
-                signal = self.signals.next() => paused_or_ended(signal).await?,
+                signal = self.signals.next() => obeying.hear(signal)?,
+                () = obeying.stop.due() => {}
                 done = &mut task => {
                     return match done {
                         Ok(result) => result.map_err(|error| Stop::broken(stage, error)),
@@ -479,14 +516,29 @@ fn build_stop(error: &BuildError) -> Stop {
     }
 }
 
-/// Ctrl-Z between steps stops this process, which has no cell to pause then; `fg` goes on by itself.
-async fn paused_or_ended(signal: crate::run::Signal) -> Result<(), Stop> {
-    match signal {
-        crate::run::Signal::Stop => session::stop_self().await,
-        crate::run::Signal::Continue => {}
-        signal => return Err(Stop::Interrupted(signal)),
+/// What signals mean before the steps: Ctrl-Z pauses the cell of a job and stops this process, `fg` lets both go on, and
+/// everything else ends the run.
+struct Obeying {
+    job: ToJob,
+    stop: session::Pausing,
+}
+
+impl Obeying {
+    fn new(job: ToJob) -> Obeying {
+        Obeying { job, stop: session::Pausing::default() }
     }
-    Ok(())
+
+    fn hear(&mut self, signal: crate::run::Signal) -> Result<(), Stop> {
+        match signal {
+            crate::run::Signal::Stop => {
+                self.job.say(ToAgent::Pause {});
+                self.stop.shortly();
+            }
+            crate::run::Signal::Continue => self.job.say(ToAgent::Resume {}),
+            signal => return Err(Stop::Interrupted(signal)),
+        }
+        Ok(())
+    }
 }
 
 /// As root a step runs under another uid; what it may change must belong to that.

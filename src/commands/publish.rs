@@ -1,7 +1,8 @@
 //! The end of a run: its reports, its artifacts, and the folders that are no longer needed.
 
-use crate::artifacts::{self, ArtifactError, Item, Published, RunLock};
+use crate::artifacts::{self, ArtifactError, Item, Published, RunDir, RunLock};
 use crate::cell;
+use crate::leftovers;
 use crate::outcome::Outcome;
 use crate::repo::{ARTIFACTS_DIR, Repo};
 use crate::report::{json, junit};
@@ -37,9 +38,9 @@ pub(super) fn lock(state: &Path) -> Result<RunLock, ArtifactError> {
     }
 }
 
-/// Removes what killed runs left: folders, control groups.
-pub(super) fn sweep(lock: &RunLock) -> Result<(), ArtifactError> {
-    let runs = lock.sweep().unwrap_or_else(|error| {
+/// Removes what killed runs left: folders, temporary files, control groups.
+pub(super) fn sweep(repo: &Repo) {
+    let runs = artifacts::sweep(&repo.state_dir()).unwrap_or_else(|error| {
         // A folder that can't be removed is no reason not to run; nothing trusts it.
         ui::warning(&format!("what a killed run left could not be removed: {error}"), None);
         Vec::new()
@@ -47,22 +48,32 @@ pub(super) fn sweep(lock: &RunLock) -> Result<(), ArtifactError> {
     if !runs.is_empty() {
         ui::note(&format!("removed what {} left unfinished", runs.join(", ")));
     }
+    let state = repo.state_dir();
+    let cache = state.join("cache");
+    let places = [state.join("env"), cache.join("layer"), cache.join("bytecode"), repo.root.join("ci"), state];
+    let files: usize = places.iter().map(|place| leftovers::sweep(place)).sum();
+    if files > 0 {
+        ui::note(&format!(
+            "removed {files} temporary {} that a killed ft left",
+            if files == 1 { "file" } else { "files" }
+        ));
+    }
     cell::sweep();
-    Ok(())
 }
 
-/// Writes the run's reports into its folder, publishes to `artifacts/` where that is wanted, and removes what only the
+/// Writes the run's reports into its folder, publishes under the lock to `artifacts/` where that is wanted, and removes what only the
 /// run itself needed. What can't be removed is said.
 ///
 /// # Errors
 /// Report or artifacts are not there: what stands in `artifacts/` may be an older run's.
 pub(super) fn finish(
-    lock: &RunLock,
+    lock: Option<&RunLock>,
     repo: &Repo,
-    run_dir: &Path,
+    run: RunDir,
     outcome: &Outcome,
     wanted: Publish,
 ) -> Result<(), String> {
+    let run_dir = run.path();
     let said = |what: &str, error: &dyn std::fmt::Display| ui::warning(&format!("{what}: {error}"), None);
     let mut failed = Ok(());
     for (name, bytes) in [("parity_report.json", json::json(outcome)), ("junit.xml", junit::junit(outcome))] {
@@ -70,13 +81,13 @@ pub(super) fn finish(
             failed = Err(format!("the report could not be written: {error}"));
         }
     }
-    let published = match wanted {
-        Publish::Everything => artifacts::publish(lock, repo, &items(run_dir, outcome)),
-        Publish::ReportAlone => {
+    let published = match (wanted, lock) {
+        (Publish::Everything, Some(lock)) => artifacts::publish(lock, repo, &items(run_dir, outcome)),
+        (Publish::ReportAlone, Some(lock)) => {
             let from = run_dir.join("parity_report.json");
             artifacts::update(lock, repo, &[Item { from, to: "parity_report.json".to_owned() }], None)
         }
-        Publish::Nothing => Ok(Published::default()),
+        (Publish::Nothing, _) | (_, None) => Ok(Published::default()),
     };
     match published {
         Ok(published) => {
@@ -95,14 +106,14 @@ pub(super) fn finish(
     }
     // A snapshot that was never written is not there to be removed.
     let _ = std::fs::remove_file(run_dir.join("snapshot.tar"));
-    if let Err(error) = lock.end(run_dir).and_then(|()| lock.prune(KEPT_RUNS)) {
+    // A command of one's own and a collection for the lock are no runs that anyone looks up again.
+    let ended = if wanted == Publish::Nothing { run.forget() } else { run.end() };
+    if let Err(error) = ended.and_then(|()| lock.map_or(Ok(Vec::new()), |lock| lock.prune(KEPT_RUNS))) {
         said("older runs could not be removed", &error);
     }
-    // A command of one's own and a collection for the lock are no runs that anyone looks up again.
-    if wanted == Publish::Nothing
-        && let Err(error) = cell::remove_scratch(run_dir)
-    {
-        said("a folder of the run could not be removed", &error);
+    if !outcome.broken.is_empty() {
+        // Whoever removes a cell's groups may be what was killed.
+        cell::sweep();
     }
     failed
 }
@@ -164,10 +175,8 @@ pub(super) fn report_only(
 
 /// Whole or not at all: a temporary file beside it, then a rename.
 fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = tempfile::Builder::new()
-        .prefix(".ft-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(path.parent().unwrap_or(Path::new(".")))?;
+    let mut file = leftovers::file_in(path.parent().unwrap_or(Path::new(".")))?;
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;

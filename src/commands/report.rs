@@ -76,11 +76,8 @@ pub(super) fn diff(context: &Context, left: &str, right: &str) -> ExitCode {
 
 /// A path, or the id of a run.
 fn find(context: &Context, state: Option<&Path>, name: &str) -> PathBuf {
-    let run = state.map(|state| state.join("runs").join(name).join("parity_report.json"));
-    match run {
-        Some(path) if !name.contains('/') && path.is_file() => path,
-        _ => context.cwd.join(name),
-    }
+    let run = state.and_then(|state| runs::report(state, Path::new(name)));
+    run.unwrap_or_else(|| context.cwd.join(name))
 }
 
 pub(super) fn explain(context: &Context, what: Option<&str>) -> ExitCode {

@@ -38,8 +38,15 @@ pub(super) fn run(context: &Context, args: &Run, ci: bool) -> ExitCode {
     if args.matrix {
         return matrix::run(context, &repo, &request, args.json);
     }
-    let job =
-        Job { kind: "parity", request, python: None, deep: true, publish: Publish::Everything, timeout_sec: None };
+    let job = Job {
+        kind: "parity",
+        request,
+        python: None,
+        deep: true,
+        publish: Publish::Everything,
+        timeout_sec: None,
+        terminal: None,
+    };
     match pipeline::execute(context, &repo, job, ui::Face::new(context.style.clone())) {
         Ok(done) => {
             if args.json {

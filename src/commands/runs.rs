@@ -1,5 +1,6 @@
 //! The folder of runs: `.firsttry/runs/ID/`, the newest few kept.
 
+use crate::artifacts;
 use crate::outcome::Outcome;
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -19,17 +20,41 @@ pub(super) fn new_id(now: jiff::Timestamp) -> String {
     format!("{}-{:03}-{}", utc.strftime("%Y%m%d-%H%M%S"), utc.millisecond(), std::process::id())
 }
 
-/// Runs that have a record, oldest first.
+/// Runs that are over and have a record, oldest first.
 pub(super) fn list(state: &Path) -> Vec<Kept> {
     let Ok(entries) = std::fs::read_dir(state.join("runs")) else { return Vec::new() };
     let mut runs: Vec<Kept> = entries
         .filter_map(Result::ok)
-        .filter(|entry| entry.path().join("events.jsonl").is_file())
+        .filter(|entry| entry.path().join("events.jsonl").is_file() && artifacts::is_finished(&entry.path()))
         .map(|entry| Kept { id: entry.file_name().to_string_lossy().into_owned(), dir: entry.path() })
         .collect();
     runs.sort();
     runs
 }
+
+/// The report of a run that is kept, by its id.
+pub(super) fn report(state: &Path, id: &Path) -> Option<PathBuf> {
+    let mut parts = id.components();
+    let plain = matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None));
+    let path = state.join("runs").join(id).join(REPORT);
+    (plain && path.is_file()).then_some(path)
+}
+
+/// The report of the last run of all checks.
+pub(super) fn last_parity(state: &Path) -> Option<PathBuf> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    let reports = list(state).into_iter().rev().map(|run| run.dir.join(REPORT));
+    reports.into_iter().find(|path| {
+        let head = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Head>(&bytes).ok());
+        head.is_some_and(|head| head.kind == "parity")
+    })
+}
+
+const REPORT: &str = "parity_report.json";
 
 /// How much of a log is shown when its step failed, in bytes.
 const TAIL: u64 = 8 << 10;

@@ -78,7 +78,7 @@ pub fn keep(place: &Path, key: &str, tree: &Path, layer: &Layer, out: &Path) -> 
     let Ok(reads) = reads else { return Ok(false) };
     let above = place.parent().unwrap_or(place);
     std::fs::create_dir_all(above).map_err(PathError::at(above))?;
-    let made = tempfile::Builder::new().prefix(".tmp-").tempdir_in(above).map_err(PathError::at(above))?;
+    let made = crate::leftovers::folder_in(above).map_err(PathError::at(above))?;
     let all = || -> io::Result<()> {
         std::fs::set_permissions(made.path(), std::fs::Permissions::from_mode(0o755))?;
         copy(&out.join("layer"), &made.path().join("layer"))?;
@@ -86,9 +86,8 @@ pub fn keep(place: &Path, key: &str, tree: &Path, layer: &Layer, out: &Path) -> 
         std::fs::write(made.path().join(FILE), serde_json::to_vec(&kept)?)?;
         if place.exists() {
             // Two renames, so that a reader finds a whole layer or none.
-            let old = above.join(format!(".tmp-old-{}", std::process::id()));
-            std::fs::rename(place, &old)?;
-            std::fs::remove_dir_all(&old)?;
+            let old = crate::leftovers::folder_in(above)?;
+            std::fs::rename(place, old.path().join("old"))?;
         }
         std::fs::rename(made.path(), place)
     };

@@ -11,7 +11,7 @@ use super::fetch::WheelStore;
 use super::key::EnvKey;
 use super::locks::{self, Held};
 use super::seal::{self, Deviation, Seal, quick};
-use crate::cell::remove_scratch;
+use crate::leftovers;
 use std::path::{Path, PathBuf};
 
 pub use super::build::{BuildError, Spec};
@@ -145,13 +145,8 @@ impl Store {
             Ok(_) if std::fs::read_link(&link).is_ok_and(|now| now == target) => return Ok(()),
             _ => {}
         }
-        let new = repository.join(format!(".venv-parity.tmp-{}", std::process::id()));
-        let swap = || {
-            std::fs::remove_file(&new).ok();
-            std::os::unix::fs::symlink(target, &new)?;
-            std::fs::rename(&new, &link)
-        };
-        swap().map_err(PathError::at(&link))
+        // From a folder that git does not see, whenever this process may be killed.
+        leftovers::replace_link(target, &link, &self.root).map_err(PathError::at(&link))
     }
 
     /// Every environment that is there, last used first.
@@ -247,11 +242,5 @@ pub(crate) fn sweep(directory: &Path, prefix: &str) -> Result<usize, PathError> 
 
 /// Removes a tree, or nothing where there is none. Leftovers of a killed cell may have no permissions.
 pub(super) fn remove_tree(path: &Path) -> Result<(), PathError> {
-    if path.is_dir() {
-        return remove_scratch(path).map_err(PathError::at(path));
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PathError::at(path)(error)),
-        _ => Ok(()),
-    }
+    leftovers::remove_tree(path).map_err(PathError::at(path))
 }

@@ -79,7 +79,7 @@ pub fn store(state_dir: &Path, cached: &Cached) -> std::io::Result<()> {
     kept.retain(|old| old.key != cached.key);
     kept.insert(0, cached.clone());
     kept.truncate(KEPT);
-    let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
+    let mut file = crate::leftovers::file_in(state_dir)?;
     serde_json::to_writer(&mut file, &kept).map_err(std::io::Error::other)?;
     file.persist(state_dir.join(FILE)).map_err(|error| error.error)?;
     Ok(())

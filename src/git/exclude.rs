@@ -2,6 +2,7 @@
 //!
 //! Our lines stand in a block of their own; what is around it stays as it is.
 
+use crate::leftovers;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
@@ -49,7 +50,9 @@ pub fn add(common_dir: &Path, patterns: &[String]) -> std::io::Result<()> {
     // Where the file is a link, what it names is replaced and not the link.
     let place = info.join("exclude");
     let place = place.canonicalize().unwrap_or(place);
-    let mut file = tempfile::NamedTempFile::new_in(place.parent().unwrap_or(&info))?;
+    let folder = place.parent().unwrap_or(&info);
+    leftovers::sweep(folder);
+    let mut file = leftovers::file_in(folder)?;
     file.write_all(&new)?;
     if let Ok(meta) = place.metadata() {
         file.as_file().set_permissions(meta.permissions())?;

@@ -26,6 +26,7 @@ pub use place::Scope;
 pub use pushed::{PushedRef, parse_pre_push};
 
 use crate::git::{Git, GitError, exclude};
+use crate::leftovers;
 use crate::repo::{Repo, path_bytes};
 use place::hooks_dir;
 use std::io::{ErrorKind, Write};
@@ -343,7 +344,8 @@ fn keep(at: &Path, kept: &Path) -> Result<(), HookError> {
 
 fn write_executable(at: &Path, text: &[u8]) -> Result<(), HookError> {
     let folder = at.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".ft-hook.").tempfile_in(folder).map_err(io(folder))?;
+    leftovers::sweep(folder);
+    let mut file = leftovers::file_in(folder).map_err(io(folder))?;
     file.write_all(text).map_err(io(at))?;
     #[cfg(unix)]
     {

@@ -1,8 +1,9 @@
 """Records what pytest collected and what came of it, for ft. PYTEST_DONT_REWRITE
 
 Loaded with `-p ft_pytest`. Writes $FT_OUT/pytest.json (by default /ft/out/pytest.json): when the session starts, when
-collection is over, and at the end; a crash in between leaves the last of these, with "finished" false. Changes nothing
-about what is collected or run. pytest 6 and later, Python 3.8 and later, with and without xdist.
+collection is over, and at the end; a crash in between leaves the last of these, with "finished" false. Tells ft's
+witness of the network which test runs, through the file that $FT_WITNESS names. Changes nothing about what is collected
+or run. pytest 6 and later, Python 3.8 and later, with and without xdist.
 """
 
 import json
@@ -96,6 +97,69 @@ def reason_of_xfail(report):
     """pytest before 7 puts "reason: " before it."""
     why = tail(report.wasxfail)
     return why[len("reason: "):] if why.startswith("reason: ") else why
+
+
+class Current:
+    """Says in shared memory which test runs, for the witness to read while a call of this process stands still.
+
+    The agent makes the file: 64 slots of 4096 bytes. A process writes the slot of its number modulo 64, little endian:
+    u32 sequence (odd while it is written), u32 process, u32 length, and the text in UTF-8. Children of this process have
+    no slot of their own; the witness finds this one through their parents.
+    """
+
+    SLOT, SLOTS, LONGEST = 4096, 64, 3500
+
+    def __init__(self):
+        self.renamed = {}
+        self.pid = _getpid()
+        self.at = self.pid % self.SLOTS * self.SLOT
+        self.sequence = 0
+        self.said = ""
+        self.shared = None
+        path = os.environ.get("FT_WITNESS")
+        if path:
+            try:
+                import mmap
+                import struct
+
+                self.pack = struct.Struct("<I").pack_into
+                with _open(path, "r+b") as file:
+                    self.shared = mmap.mmap(file.fileno(), self.SLOTS * self.SLOT)
+            except (ImportError, OSError, ValueError):
+                pass  # a run without names of tests is better than none
+
+    def say(self, what):
+        """Returns what was said before."""
+        before, self.said = self.said, what
+        # A child of a test that forked has this memory too, and is not who runs the tests.
+        if self.shared is not None and _getpid() == self.pid:
+            encoded = text(what).encode("utf-8")[: self.LONGEST].decode("utf-8", "ignore").encode("utf-8")
+            begin = self.at + 12
+            self.step()
+            self.pack(self.shared, self.at + 4, self.pid)
+            self.pack(self.shared, self.at + 8, len(encoded))
+            self.shared[begin : begin + len(encoded)] = encoded
+            self.step()
+        return before
+
+    def step(self):
+        self.sequence = (self.sequence + 1) & 0xFFFFFFFF
+        self.pack(self.shared, self.at, self.sequence)
+
+    # Around everything that runs for a test, in the process that runs it: `pytest_runtest_logstart` is also called in
+    # the leader of xdist's workers.
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item):
+        before = self.say(self.renamed.get(text(item.nodeid), item.nodeid))
+        yield
+        self.say(before)
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_make_collect_report(self, collector):
+        file = collector.nodeid.split("::", 1)[0]
+        before = self.say(file + " (collecting)" if file else "")
+        yield
+        self.say(before)
 
 
 class Test:
@@ -334,6 +398,8 @@ def led_by_another():
         return False
 
 
+# Before anything is watched.
+_current = Current()
 _watch = Watch()
 sys.addaudithook(_watch)
 _claimed = False
@@ -347,8 +413,13 @@ def pytest_configure(config):
     _claimed = True
     if hasattr(config, "workerinput"):
         _watch.on = False
-        config.pluginmanager.register(Worker(config), "ft-worker")
+        plugin = Worker(config)
+        config.pluginmanager.register(plugin, "ft-worker")
     elif led_by_another():
         _watch.on = False
+        return
     else:
-        config.pluginmanager.register(Recorder(config, _watch), "ft-recorder")
+        plugin = Recorder(config, _watch)
+        config.pluginmanager.register(plugin, "ft-recorder")
+    _current.renamed = plugin.renamed
+    config.pluginmanager.register(_current, "ft-current")

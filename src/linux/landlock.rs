@@ -99,9 +99,8 @@ impl Rules {
     /// # Errors
     /// ENOSYS and EOPNOTSUPP where there is no Landlock.
     pub fn new(wanted: Wanted) -> Result<Rules, CallError> {
-        let version = version()
-            .ok_or_else(|| io::Error::from_raw_os_error(libc::EOPNOTSUPP))
-            .named(|| "Landlock".to_owned())?;
+        let version =
+            version().ok_or_else(|| io::Error::from_raw_os_error(libc::EOPNOTSUPP)).named(|| "Landlock".to_owned())?;
         let when = |wanted: bool, since: u32, bits: u64| if wanted && version >= since { bits } else { 0 };
         let attributes = Attributes {
             files: when(wanted.files, 1, all_files(version)),

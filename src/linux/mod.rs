@@ -10,6 +10,7 @@ pub mod landlock;
 pub mod namespaces;
 pub mod notify;
 pub mod process;
+pub mod route;
 pub mod seccomp;
 pub mod socket;
 pub mod trial;

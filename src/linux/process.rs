@@ -173,6 +173,16 @@ pub fn children_usage() -> (Duration, Duration, u64) {
     (time(usage.ru_utime), time(usage.ru_stime), u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024)
 }
 
+/// Whether this process ignores a signal, sigaction(2): what it inherited, as long as nobody installed a handler.
+#[must_use]
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: sigaction is plain data for which all zeroes is a value; the call only reads the disposition into it.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
 /// Blocks SIGCHLD in this process and gives a descriptor that is readable when one came, signalfd(2). PID 1 blocks
 /// nothing else: every other signal from inside is dropped by the kernel because it has no handler there.
 ///
@@ -201,6 +211,12 @@ pub fn reset_signals() {
         libc::sigemptyset(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
     }
+}
+
+/// Ignores a signal in this process and its children.
+pub fn ignore(signal: i32) {
+    // SAFETY: SIG_IGN is a valid disposition; refusals (SIGKILL, SIGSTOP) are harmless.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
 /// Makes `fd` the descriptor `number`, without close-on-exec. For a child before exec.

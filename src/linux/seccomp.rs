@@ -206,7 +206,7 @@ const BROKER: &[Row] = &[
     (libc::SYS_process_madvise, Always, Permission),
     // A file that becomes ready signals its owner, which can be any process of the user: fcntl(2).
     (libc::SYS_fcntl, Is(1, libc::F_SETOWN as u32), Ask),
-    (libc::SYS_fcntl, Is(1, 15), Permission), // F_SETOWN_EX
+    (libc::SYS_fcntl, Is(1, 15), Permission),     // F_SETOWN_EX
     (libc::SYS_ioctl, Is(1, 0x8901), Permission), // FIOSETOWN
     (libc::SYS_ioctl, Is(1, 0x8902), Permission), // SIOCSPGRP
     // Two processes with one descriptor table and no thread between them: nobody needs it, and whoever decides about a

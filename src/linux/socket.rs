@@ -75,3 +75,20 @@ pub fn pair(family: i32, kind: i32, protocol: i32) -> io::Result<(OwnedFd, Owned
         Ok((OwnedFd::from_raw_fd(numbers[0]), OwnedFd::from_raw_fd(numbers[1])))
     }
 }
+
+/// sendmsg(2) of bytes and descriptors on a connected socket. Never raises SIGPIPE.
+///
+/// # Errors
+/// Those of the call.
+pub fn send_with(socket: BorrowedFd<'_>, bytes: &[u8], flags: i32, fds: &[OwnedFd]) -> io::Result<usize> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    use std::os::fd::AsFd;
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    let mut space = vec![std::mem::MaybeUninit::uninit(); SendAncillaryMessage::ScmRights(&fds).size()];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+    }
+    let flags = SendFlags::from_bits_retain((flags | libc::MSG_NOSIGNAL).cast_unsigned());
+    Ok(sendmsg(socket, &[io::IoSlice::new(bytes)], &mut control, flags)?)
+}

@@ -53,9 +53,3 @@ pub fn reserve(bytes: usize) -> io::Result<()> {
     };
     if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
-
-/// Ignores a signal in this process and its children.
-pub fn ignore(signal: i32) {
-    // SAFETY: SIG_IGN is a valid disposition; refusals (SIGKILL, SIGSTOP) are harmless.
-    unsafe { libc::signal(signal, libc::SIG_IGN) };
-}

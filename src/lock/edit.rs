@@ -125,9 +125,13 @@ fn insert(
         Some(previous) => text[object.properties[previous].end()..member.start()].trim_start().trim_start_matches(','),
         None => &text[object.start() + 1..member.start()],
     };
+    // Behind the first member of `{"a": 1}` there is none to copy.
+    let before = if before.is_empty() && style.colon != ":" { " " } else { before };
     let colon = &text[member.name.end()..member.value.start()];
     let indent = before.rsplit_once('\n').map_or_else(|| indent_of_line(text, member.start()), |(_, indent)| indent);
-    let written = style.write(value, indent);
+    let line = Style { unit: None, ..*style }.write(value, indent);
+    let in_line = !text[object.start()..object.end()].contains('\n') && line.len() <= WIDTH;
+    let written = if in_line { line } else { style.write(value, indent) };
     format!("{},{before}{key_text}{colon}{written}{}", &text[..member.end()], &text[member.end()..])
 }
 
@@ -261,6 +265,18 @@ mod tests {
             "{\"a\":1,\"c\":3,\"b\":2}"
         );
         assert_eq!(set("{}", &Place::from(["a"]), &json!(1)).unwrap(), "{\"a\": 1}");
+    }
+
+    #[test]
+    fn an_object_in_one_line_stays_in_one() {
+        let text = "{\n  \"a\": {\"x\": 1},\n  \"b\": 2\n}\n";
+        assert_eq!(
+            set(text, &Place::from(["a", "y"]), &json!({"z": [1, 2]})).unwrap(),
+            "{\n  \"a\": {\"x\": 1, \"y\": {\"z\": [1, 2]}},\n  \"b\": 2\n}\n"
+        );
+        let long = "x".repeat(WIDTH);
+        let changed = set(text, &Place::from(["a", "y"]), &json!({"z": [long]})).unwrap();
+        assert!(changed.contains("\"y\": {\n"), "{changed}");
     }
 
     #[test]

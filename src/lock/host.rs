@@ -106,6 +106,19 @@ impl HostPort {
         HostEntry { name, address: Bytes(address), port: self.port.unwrap_or(0) }
     }
 
+    /// Whether everything that the other entry means is meant by this one too.
+    #[must_use]
+    pub fn includes(&self, other: &HostPort) -> bool {
+        let names = match (&self.host, &other.host) {
+            (Host::Domain(own), Host::Domain(name)) if self.below => {
+                let suffix = name.strip_suffix(own.as_str());
+                suffix.is_some_and(|head| head.ends_with('.') || (other.below && head.is_empty()))
+            }
+            (own, host) => own == host && self.below == other.below,
+        };
+        names && (self.port.is_none() || self.port == other.port)
+    }
+
     /// Whether this names the cell's own loopback, which is always there.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
@@ -262,6 +275,34 @@ mod tests {
         }
         for entry in ["localhost.example.com", "10.0.0.1", "notlocalhost", "::2"] {
             assert!(!HostPort::parse(entry).unwrap().is_loopback(), "{entry}");
+        }
+    }
+
+    #[test]
+    fn an_entry_includes_what_it_means_and_no_more() {
+        let includes =
+            |one: &str, other: &str| HostPort::parse(one).unwrap().includes(&HostPort::parse(other).unwrap());
+        for (one, other) in [
+            ("a.org", "A.org."),
+            ("a.org", "a.org:443"),
+            ("*.a.org", "x.a.org"),
+            ("*.a.org", "y.x.a.org:1"),
+            ("*.a.org", "*.a.org"),
+            ("*.a.org", "*.x.a.org"),
+            ("192.0.2.1", "192.0.2.1:80"),
+        ] {
+            assert!(includes(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("a.org:443", "a.org"),
+            ("*.a.org", "a.org"),
+            ("x.a.org", "*.a.org"),
+            ("*.x.a.org", "*.a.org"),
+            ("*.a.org", "evila.org"),
+            ("*.a.org", "*.evila.org"),
+            ("192.0.2.1", "192.0.2.2"),
+        ] {
+            assert!(!includes(one, other), "{one} {other}");
         }
     }
 

@@ -42,6 +42,11 @@ pub(super) fn judge(notes: &mut Notes<'_>, raw: RawLock, version: u64, sha256: S
     let tools = tools(notes, tools_of_file, version, build)?;
     let network_place = root.key("network_policy");
     let (network, deny_quietly) = network_policy(notes, &network_place, raw.network_policy.unwrap_or_default())?;
+    taken_back(notes, &network_place, &network, &deny_quietly);
+    for (name, tool) in &tools {
+        let place = Place::from(["tools", name, "network"]);
+        tool.network.iter().for_each(|own| taken_back(notes, &place, own, &deny_quietly));
+    }
     let changed_only = raw.changed_only_policy.unwrap_or_default();
     if raw.scope.as_ref().and_then(|scope| scope.full_repo) == Some(false) {
         notes.warn(
@@ -65,7 +70,7 @@ pub(super) fn judge(notes: &mut Notes<'_>, raw: RawLock, version: u64, sha256: S
         project_files: project_files(notes, raw.project_files.unwrap_or_default())?,
         exclude: globs(notes, &Place::from(["scope", "exclude"]), raw.scope.and_then(|scope| scope.exclude))?,
         network,
-        deny_quietly,
+        deny_quietly: deny_quietly.iter().map(ToString::to_string).collect(),
         limits: limits(notes, raw.resource_limits.unwrap_or_default())?,
         required_artifacts: paths(notes, &root.key("required_artifacts"), raw.required_artifacts)?,
         collect: globs(notes, &root.key("collect"), raw.collect)?,
@@ -286,11 +291,21 @@ fn file_key(notes: &Notes<'_>, place: &Place, path: &str) -> Result<Utf8PathBuf,
     }
 }
 
-fn network_policy(notes: &Notes<'_>, place: &Place, raw: RawNetwork) -> Result<(Network, Vec<String>), LockError> {
+fn network_policy(
+    notes: &mut Notes<'_>,
+    place: &Place,
+    raw: RawNetwork,
+) -> Result<(Network, Vec<HostPort>), LockError> {
     let network = network(notes, place, raw.forbid_network, raw.allowed_hosts)?;
     let mut deny_quietly = Vec::new();
     for (at, entry) in raw.deny_quietly.unwrap_or_default().into_iter().enumerate() {
-        deny_quietly.push(host(notes, &place.key("deny_quietly").index(at), &entry)?.to_string());
+        let place = place.key("deny_quietly").index(at);
+        let host = host(notes, &place, &entry)?;
+        if host.is_loopback() {
+            notes.warn(&place, "loopback is the cell's own and never refused; this entry says nothing");
+        } else if !deny_quietly.contains(&host) {
+            deny_quietly.push(host);
+        }
     }
     Ok((network, deny_quietly))
 }
@@ -298,24 +313,41 @@ fn network_policy(notes: &Notes<'_>, place: &Place, raw: RawNetwork) -> Result<(
 /// `forbid_network` with loopback hosts only: no network, for loopback is the cell's own. With further hosts: those. Else
 /// everything. The hosts are checked in every case.
 pub(super) fn network(
-    notes: &Notes<'_>,
+    notes: &mut Notes<'_>,
     place: &Place,
     forbid: Option<bool>,
     hosts: Option<Vec<String>>,
 ) -> Result<Network, LockError> {
+    let place = place.key("allowed_hosts");
     let mut allowed = Vec::new();
     for (at, entry) in hosts.unwrap_or_default().into_iter().enumerate() {
-        let host = host(notes, &place.key("allowed_hosts").index(at), &entry)?;
+        let host = host(notes, &place.index(at), &entry)?;
         let text = host.to_string();
         if !host.is_loopback() && !allowed.contains(&text) {
             allowed.push(text);
         }
     }
-    Ok(match (forbid.unwrap_or(true), allowed.is_empty()) {
+    let forbid = forbid.unwrap_or(true);
+    if !forbid && !allowed.is_empty() {
+        notes.warn(&place, "`forbid_network` is false, so that every host may be reached; this list says nothing");
+    }
+    Ok(match (forbid, allowed.is_empty()) {
         (false, _) => Network::Open,
         (true, true) => Network::Loopback,
         (true, false) => Network::Allow(allowed),
     })
+}
+
+/// Says which entries of an allow-list `deny_quietly` takes back. A refusal wins over a permission: that may be meant (one
+/// host of a wildcard), but an entry that is refused as a whole says nothing.
+fn taken_back(notes: &mut Notes<'_>, place: &Place, network: &Network, deny_quietly: &[HostPort]) {
+    let Network::Allow(hosts) = network else { return };
+    let entries = hosts.iter().filter_map(|entry| HostPort::parse(entry).ok());
+    for entry in entries.filter(|entry| deny_quietly.iter().any(|quiet| quiet.includes(entry))) {
+        let message =
+            format!("{entry} is refused all the same: `network_policy.deny_quietly` has it too, and a refusal wins");
+        notes.warn(&place.key("allowed_hosts"), message);
+    }
 }
 
 fn host(notes: &Notes<'_>, place: &Place, entry: &str) -> Result<HostPort, LockError> {

@@ -218,9 +218,10 @@ pub struct RawScope {
 pub struct RawNetwork {
     /// Whether the network is closed but for `allowed_hosts`. True where absent.
     pub forbid_network: Option<bool>,
-    /// `host` or `host:port`. Loopback is always there.
+    /// Who may be reached all the same, as `host` or `host:port`: a name, `*.example.org` for every name below that, an
+    /// address. Loopback is always there. A name that leads to a private address is refused; name the address.
     pub allowed_hosts: Option<Vec<String>>,
-    /// Hosts whose refusal is expected and is no violation.
+    /// Hosts whose refusal is expected and is no violation, written like `allowed_hosts`. Wins over it.
     #[schemars(extend("x-since-version" = 2))]
     pub deny_quietly: Option<Vec<String>>,
 }
@@ -231,7 +232,7 @@ pub struct RawNetwork {
 pub struct RawStepNetwork {
     /// Whether the network is closed but for `allowed_hosts`. True where absent.
     pub forbid_network: Option<bool>,
-    /// `host` or `host:port`. Loopback is always there.
+    /// Who this step may reach all the same, instead of the hosts of `network_policy`.
     pub allowed_hosts: Option<Vec<String>>,
 }
 

@@ -66,6 +66,20 @@ fn an_elided_hash_in_a_version_1_lock_is_read_and_matches_nothing() {
 }
 
 #[test]
+fn entries_that_say_nothing_are_said() {
+    let said = |policy: &str| warnings(&v2(&format!("\"network_policy\":{policy}")));
+    assert_eq!(said(r#"{"allowed_hosts":["*.a.org","localhost"],"deny_quietly":["x.a.org"]}"#), [] as [&str; 0]);
+    let lines = [
+        said(r#"{"allowed_hosts":["x.a.org:443"],"deny_quietly":["*.a.org"]}"#),
+        said(r#"{"forbid_network":false,"allowed_hosts":["a.org"],"deny_quietly":["localhost:80"]}"#),
+        warnings(&v2(
+            r#""tools":{"ruff":{"network":{"allowed_hosts":["a.org"]}}},"network_policy":{"deny_quietly":["a.org"]}"#,
+        )),
+    ];
+    insta::assert_snapshot!(lines.concat().join("\n"));
+}
+
+#[test]
 fn the_network_of_a_version_1_lock_is_closed_narrow_or_open() {
     let network = |policy: &str| {
         parse(&VERSION_1.replace(r#"{"forbid_network":true,"allowed_hosts":["127.0.0.1","localhost"]}"#, policy))
@@ -253,8 +267,8 @@ fn a_value_out_of_range_is_refused_at_its_place() {
         ),
         (r#""resource_limits":{"pids":0}"#, "2:27: resource_limits.pids: expected at least 1, found the number 0"),
         (
-            r#""network_policy":{"allowed_hosts":["*.example.com"]}"#,
-            r#"2:36: network_policy.allowed_hosts[0]: "*.example.com" is not a host: wildcards are not allowed: each host is named"#,
+            r#""network_policy":{"allowed_hosts":["a.*.example.com"]}"#,
+            r#"2:36: network_policy.allowed_hosts[0]: "a.*.example.com" is not a host: a wildcard stands alone before a domain: `*.example.org` is every name below it"#,
         ),
         (
             r#""network_policy":{"deny_quietly":["https://x"]}"#,

@@ -5,7 +5,6 @@ use crate::code::ParityCode;
 use crate::finding::Finding;
 use crate::lock::{CellKind, Lock, PythonMatch, normalise};
 use crate::repo::Source;
-use crate::step::Network;
 use std::str::FromStr;
 
 const GATE: &str = "preflight";
@@ -17,7 +16,6 @@ pub(super) fn findings(lock: &Lock, facts: &Facts, request: &Request) -> Vec<Fin
     findings.extend(changed_only(lock, request));
     findings.extend(container(lock, request));
     findings.extend(cell(lock, facts, request));
-    findings.extend(network(lock, request));
     findings.extend(limits(lock, facts));
     findings.extend(python(lock, facts));
     findings.extend(closure(lock, facts, request));
@@ -90,9 +88,10 @@ fn cell(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
     }
     let (why, fix) = match (lock.cell_minimum, &facts.machine.no_here) {
         (CellKind::Here, None) => return None,
-        (CellKind::Here, Some((why, fix))) => {
-            (format!("and neither can a cell without them ({why})"), format!("for namespaces: {fix_namespaces}; for a cell without them: {fix}"))
-        }
+        (CellKind::Here, Some((why, fix))) => (
+            format!("and neither can a cell without them ({why})"),
+            format!("for namespaces: {fix_namespaces}; for a cell without them: {fix}"),
+        ),
         _ => ("and `cell.minimum` asks for them".to_owned(), fix_namespaces.clone()),
     };
     Some(
@@ -103,32 +102,6 @@ fn cell(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
         )
         .hint(fix),
     )
-}
-
-fn network(lock: &Lock, request: &Request) -> Vec<Finding> {
-    if request.no_network {
-        return Vec::new();
-    }
-    let policies = std::iter::once((None, &lock.network))
-        .chain(lock.tools.iter().filter_map(|(name, tool)| Some((Some(name), tool.network.as_ref()?))));
-    policies
-        .filter_map(|(step, policy)| {
-            let what = match policy {
-                Network::Loopback => return None,
-                Network::Allow(hosts) => format!("allows {}", hosts.join(", ")),
-                Network::Open => "is open".to_owned(),
-            };
-            let whose = step.map_or("the network policy".to_owned(), |name| format!("the network policy of {name}"));
-            Some(
-                Finding::new(
-                    ParityCode::POLICY_UNENFORCEABLE,
-                    GATE,
-                    format!("{whose} {what}; this ft can only forbid the network, not open parts of it"),
-                )
-                .hint("set `forbid_network` to true with loopback hosts only, or run with FT_NO_NETWORK=1"),
-            )
-        })
-        .collect()
 }
 
 fn limits(lock: &Lock, facts: &Facts) -> Option<Finding> {

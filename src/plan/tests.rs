@@ -99,7 +99,6 @@ fn a_clone_that_matches_its_lock_has_no_finding() {
 fn every_deviation_has_its_own_code() {
     let fact = |change: fn(&mut Facts)| run_codes(|_| {}, |facts, _| change(facts));
     let ask = |change: fn(&mut Request)| run_codes(|_| {}, |_, request| change(request));
-    let say = |change: fn(&mut serde_json::Value)| run_codes(change, |_, _| {});
     let version = |facts: &mut Facts, name: &str, version: &str| {
         facts.environment.as_mut().unwrap().packages.insert(name.into(), version.into());
     };
@@ -132,15 +131,37 @@ fn every_deviation_has_its_own_code() {
             }),
             ParityCode::POLICY_UNENFORCEABLE,
         ),
-        (say(|l| l["network_policy"]["forbid_network"] = false.into()), ParityCode::POLICY_UNENFORCEABLE),
-        (
-            say(|l| l["network_policy"]["allowed_hosts"] = serde_json::json!(["example.org"])),
-            ParityCode::POLICY_UNENFORCEABLE,
-        ),
     ];
     for (found, expected) in cases {
         assert_eq!(found, [expected]);
     }
+}
+
+#[test]
+fn each_step_has_its_network_and_the_caller_can_close_them_all() {
+    let lock = lock(|lock| {
+        lock["network_policy"] =
+            serde_json::json!({"allowed_hosts": ["*.example.org", "A.net.:443"], "deny_quietly": ["x.example.org"]});
+        lock["tools"]["ruff"]["network"] = serde_json::json!({"forbid_network": false});
+        lock["tools"]["bandit"]["network"] = serde_json::json!({});
+    });
+    let network = |no_network: bool| {
+        let (plan, findings) = plan(&lock, &facts(), &Request { no_network, ..request(Command::Run) });
+        assert_eq!(findings, [], "every policy can be had");
+        plan.steps.into_iter().map(|step| (step.id, step.network, step.deny_quietly)).collect::<Vec<_>>()
+    };
+    let common = || Network::Allow(vec!["*.example.org".into(), "a.net:443".into()]);
+    let quiet = vec!["x.example.org".to_owned()];
+    let wanted = [
+        ("build", common()),
+        ("import", common()),
+        ("ruff", Network::Open),
+        ("unit", common()),
+        ("bandit", Network::Loopback),
+        ("coverage", common()),
+    ];
+    assert_eq!(network(false), wanted.map(|(step, network)| (step.to_owned(), network, quiet.clone())));
+    assert!(network(true).into_iter().all(|(_, network, _)| network == Network::Loopback));
 }
 
 #[test]

@@ -280,7 +280,7 @@ pub struct NetworkReport {
     pub notes: Vec<Attempt>,
     /// Who talked to whom.
     pub observed: Vec<Attempt>,
-    /// Attempts beyond those that are listed one by one.
+    /// Refused attempts beyond those that are listed one by one.
     pub unlisted: u64,
 }
 

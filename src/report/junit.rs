@@ -5,9 +5,10 @@
 //! the step's own test case. The test keeps the result that pytest gave it: whoever counts or compares tests over runs
 //! sees those of pytest, and the file is red all the same.
 
-use super::neutral::{LONGEST, escaped, neutral};
+use super::neutral::neutral;
 use super::state::{StepState, state};
 use crate::code::ParityCode;
+use crate::escape::{LONGEST, escaped};
 use crate::event::{Attempt, Verdict};
 use crate::finding::Finding;
 use crate::outcome::violation::sentence;

@@ -1,6 +1,7 @@
 //! What a run is told as: JSON, JUnit, text. Pure: an [`Outcome`](crate::outcome::Outcome) in, bytes out. Nothing here
 //! opens a file, looks at a clock or knows whether it writes to a terminal.
 
+pub mod allow_list;
 pub mod diff;
 pub mod doctor;
 pub mod explain;

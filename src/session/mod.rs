@@ -9,10 +9,11 @@ use crate::plan::Plan;
 use crate::run::{Action, Input, Run, Signal};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use recorder::Recorder;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use step::Note;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// What the cells of one run are made of.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct World {
     pub lib: PathBuf,
     /// The interpreter's prefix.
     pub interpreter: Option<PathBuf>,
+    /// The step has the caller's own terminal.
+    pub terminal: bool,
 }
 
 impl World {
@@ -48,6 +51,17 @@ impl World {
     #[must_use]
     pub fn log(&self, step: &str) -> PathBuf {
         self.run_dir.join("logs").join(format!("{step}.log"))
+    }
+}
+
+/// Whether a signal was ignored when this process started.
+fn ignored(kind: tokio::signal::unix::SignalKind) -> bool {
+    #[cfg(target_os = "linux")]
+    return crate::linux::process::is_ignored(kind.as_raw_value());
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = kind;
+        false
     }
 }
 
@@ -73,6 +87,10 @@ impl Signals {
             (SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()), Signal::Continue),
         ];
         for (kind, meaning) in kinds {
+            // Whoever started this process does not want it to hear of this: nohup, a script that goes on without us.
+            if ignored(kind) {
+                continue;
+            }
             let mut stream = signal(kind)?;
             let sender = sender.clone();
             tokio::spawn(async move {
@@ -103,6 +121,7 @@ pub async fn steps<C: Cell>(recorder: &mut Recorder, cell: &C, world: &World, pl
     let mut running = FuturesUnordered::new();
     let mut heartbeat = tokio::time::interval(std::time::Duration::from_millis(100));
     let mut inputs = vec![Input::Ready];
+    let mut pausing = Pausing::default();
     loop {
         let mut finished = false;
         for action in inputs.drain(..).flat_map(|input| run.on(input)).collect::<Vec<_>>() {
@@ -116,13 +135,14 @@ pub async fn steps<C: Cell>(recorder: &mut Recorder, cell: &C, world: &World, pl
                 Action::Record(event) => recorder.record(event),
                 Action::Send(to, message) => {
                     for i in to {
-                        if let Some(control) = controls.get(&i) {
-                            // An agent that is already gone needs no telling.
-                            let _ = control.try_send(message.clone());
+                        // An agent that is already gone needs no telling.
+                        let told = controls.get(&i).is_some_and(|control| control.try_send(message.clone()).is_ok());
+                        if told && message == (ToAgent::Pause {}) {
+                            pausing.waits_for(i);
                         }
                     }
                 }
-                Action::StopSelf => stop_self().await,
+                Action::StopSelf => pausing.begin(),
                 Action::Finish => finished = true,
             }
         }
@@ -133,16 +153,23 @@ pub async fn steps<C: Cell>(recorder: &mut Recorder, cell: &C, world: &World, pl
             biased;
             Some(note) = noted.recv() => match note {
                 Note::Event(event) => inputs.push(Input::Happened(event)),
-                Note::Glimpse(glimpse) => recorder.glimpse(&glimpse),
+                Note::Glimpse(glimpse) => inputs.extend(shown(recorder, &glimpse)),
+                Note::Paused(step) => {
+                    if let Some(i) = plan.steps.iter().position(|other| other.id == step) {
+                        pausing.stands(i);
+                    }
+                }
             },
             Some((i, over)) = running.next() => {
                 controls.remove(&i);
+                pausing.stands(i);
                 // What the step said before its end comes before its end.
                 let mut said = Vec::new();
                 while let Ok(note) = noted.try_recv() {
                     match note {
                         Note::Event(event) => said.push(event),
-                        Note::Glimpse(glimpse) => recorder.glimpse(&glimpse),
+                        Note::Glimpse(glimpse) => inputs.extend(shown(recorder, &glimpse)),
+                        Note::Paused(_) => {}
                     }
                 }
                 let all: Vec<_> = said.iter().chain(&over.events).cloned().collect();
@@ -151,14 +178,63 @@ pub async fn steps<C: Cell>(recorder: &mut Recorder, cell: &C, world: &World, pl
                 inputs.push(Input::Over { step: i, events: over.events, ok });
             }
             signal = signals.next() => inputs.push(Input::Signal(signal)),
+            () = pausing.due() => {}
             _ = heartbeat.tick() => recorder.face.tick(&recorder.outcome),
         }
     }
 }
 
-/// Stops this process as Ctrl-Z asked, a moment after the agents were told to pause theirs.
-pub async fn stop_self() {
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    // SIGSTOP to ourselves can't fail; where it did, the run simply would not pause.
-    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+/// Shows something passing; what is to be done where that fails.
+fn shown(recorder: &mut Recorder, glimpse: &crate::event::Glimpse) -> Option<Input> {
+    recorder.glimpse(glimpse);
+    let (kind, message) = recorder.face.unheard()?;
+    let error = (kind != std::io::ErrorKind::BrokenPipe).then(|| format!("the output can't be written: {message}"));
+    Some(Input::Unheard { error })
+}
+
+/// How long a cell may take to say that it stands still.
+const STANDSTILL: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Ctrl-Z: this process stops when all cells stand still. Until then it goes on listening to them, since what it has not
+/// passed on yet they do not know.
+#[derive(Debug, Default)]
+pub struct Pausing {
+    cells: HashSet<usize>,
+    until: Option<Instant>,
+}
+
+impl Pausing {
+    /// This cell was asked to stand still.
+    pub fn waits_for(&mut self, cell: usize) {
+        self.cells.insert(cell);
+    }
+
+    /// This cell stands still, or is gone.
+    pub fn stands(&mut self, cell: usize) {
+        self.cells.remove(&cell);
+    }
+
+    /// This process is to stop.
+    pub fn begin(&mut self) {
+        self.until = Some(Instant::now() + STANDSTILL);
+    }
+
+    /// This process is to stop in a moment: nobody tells when the cell stands still.
+    pub fn shortly(&mut self) {
+        self.waits_for(usize::MAX);
+        self.until = Some(Instant::now() + STANDSTILL / 5);
+    }
+
+    /// Waits until it is time, and stops this process; comes back when it was continued. Waits for ever where nothing
+    /// was asked for. May be dropped at any moment and called again.
+    pub async fn due(&mut self) {
+        match self.until {
+            None => return std::future::pending().await,
+            Some(until) if !self.cells.is_empty() => tokio::time::sleep_until(until).await,
+            Some(_) => {}
+        }
+        *self = Pausing::default();
+        // SIGSTOP to ourselves can't fail; where it did, the run simply would not pause.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+    }
 }

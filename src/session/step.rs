@@ -4,11 +4,11 @@ use super::World;
 use crate::artifacts;
 use crate::cell::{self, Cell, CellError, Mount, Walls, Work};
 use crate::code::ParityCode;
+use crate::escape::escaped;
 use crate::event::{Attempt, EventKind, Glimpse, StepEnd, Verdict, Wall};
 use crate::finding::Finding;
 use crate::frame::{self, Ended, Frame, Manifest, Observed, Policy, ToAgent};
 use crate::lock::host::HostPort;
-use crate::report::neutral::{LONGEST, escaped};
 use crate::results::bandit::SecurityReport;
 use crate::results::coverage::Coverage;
 use crate::results::pytest::TestReport;
@@ -25,6 +25,8 @@ pub(super) enum Note {
     Event(EventKind),
     /// To be shown.
     Glimpse(Glimpse),
+    /// The cell of this step stands still.
+    Paused(String),
 }
 
 /// What came of a step.
@@ -67,7 +69,7 @@ fn walls(world: &World, step: &Step, changes: Vec<PathBuf>, dist: Option<PathBuf
     }
 }
 
-fn manifest(step: &Step) -> Manifest {
+fn manifest(step: &Step, terminal: bool) -> Manifest {
     let cwd = if step.cwd.as_str().is_empty() { "/ft/work".to_owned() } else { format!("/ft/work/{}", step.cwd) };
     let bytes = |limit: Option<u64>| limit.unwrap_or(0);
     Manifest {
@@ -84,7 +86,7 @@ fn manifest(step: &Step) -> Manifest {
         artifact_entries: ARTIFACT_ENTRIES,
         artifact_bytes: ARTIFACT_BYTES,
         artifact_ms: ARTIFACT_MS,
-        passthrough: false,
+        passthrough: terminal,
         network: policy(&step.network, &step.deny_quietly),
     }
 }
@@ -101,12 +103,13 @@ fn policy(network: &Network, quiet: &[String]) -> Policy {
     Policy { mode, allowed, quiet: entries(quiet) }
 }
 
-/// How many parents of a process are kept.
+/// What is kept of an attempt: more than the agent sends, so that a stream that is not the agent's has an end too.
+const CHARACTERS: usize = 4096;
 const PARENTS: usize = 16;
 
 /// The agent escapes what the step chose; here it is done again, so that no event depends on it.
 fn attempt(seen: frame::Attempt) -> Attempt {
-    let text = |text: &str| escaped(text, LONGEST);
+    let text = |text: &str| escaped(text, CHARACTERS);
     Attempt {
         id: seen.id,
         at_ms: seen.at_ms,
@@ -208,6 +211,7 @@ async fn lead<C: Cell>(
                     log.write(&bytes.0)?;
                     note(notes, Note::Glimpse(Glimpse::Output { step: step.id.clone(), stream, bytes: bytes.0 })).await;
                 }
+                Frame::Paused { paused: true } => note(notes, Note::Paused(step.id.clone())).await,
                 Frame::Terminating { after_ms } => {
                     let kind = EventKind::StepTerminating { step: step.id.clone(), after_ms, kill: false };
                     note(notes, Note::Event(kind)).await;
@@ -231,7 +235,8 @@ async fn lead<C: Cell>(
         }
         log.finish()
     };
-    let (finished, log) = tokio::join!(cell::run(cell, &walls, manifest(step), &tar, control, frames), listen);
+    let (finished, log) =
+        tokio::join!(cell::run(cell, &walls, manifest(step, world.terminal), &tar, control, frames), listen);
     let (output_sha256, finished) = (log?, finished?);
 
     let Some(ended) = finished.ended else {

@@ -4,7 +4,7 @@
 //! sign of life after half a minute of silence, since CI services end jobs that say nothing.
 
 use super::live::Live;
-use super::{Style, paint, write};
+use super::{Style, paint};
 use crate::code::ParityCode;
 use crate::event::{Attempt, Event, EventKind, Glimpse, Verdict};
 use crate::outcome::Outcome;
@@ -53,6 +53,18 @@ pub struct Face {
 struct Passing {
     /// The unfinished lines of standard output and standard error.
     held: [Vec<u8>; 2],
+    /// Why output could not be passed on: said once, then nothing is passed on any more.
+    failed: Failed,
+}
+
+/// Whether a write failed.
+#[derive(Clone, Default)]
+enum Failed {
+    #[default]
+    No,
+    /// It did, and nobody was told yet.
+    New(std::io::ErrorKind, String),
+    Told,
 }
 
 /// A step or stage that goes on.
@@ -85,6 +97,13 @@ impl Face {
     #[must_use]
     pub fn passing_through(style: Style) -> Face {
         Face { passing: Some(Passing::default()), ..Face::new(style) }
+    }
+
+    /// From now on the terminal belongs to a command: no live lines any more.
+    pub fn hand_over(&mut self) {
+        if let Some(mut live) = self.live.take() {
+            live.clear();
+        }
     }
 
     /// A face that says nothing: for work whose outcome somebody else tells.
@@ -238,6 +257,10 @@ impl Face {
         let logs = run_dir.strip_prefix(&outcome.repository).unwrap_or(run_dir).join("logs");
         if self.passing.is_some() {
             self.pass_on_rest();
+            // A command whose reader went away ends as it does in a shell: without a word.
+            if outcome.interrupted.as_deref() == Some("SIGPIPE") && outcome.broken.is_empty() {
+                return;
+            }
             let page = if ran_to_its_end(outcome) {
                 // Its own status is the result; what it tried stands beside it.
                 let mut page = Page::default();
@@ -271,17 +294,38 @@ impl Face {
         } else {
             (&self.results, self.style.results_on_terminal, self.style.results_colour, 0)
         };
-        if !terminal {
-            return put_bytes(to, bytes);
+        if !matches!(passing.failed, Failed::No) {
+            return;
         }
-        let held = &mut passing.held[at];
+        let Passing { held: held_lines, failed: why } = passing;
+        let mut failed = |result: std::io::Result<()>| {
+            if let Err(error) = result {
+                *why = Failed::New(error.kind(), error.to_string());
+            }
+        };
+        if !terminal {
+            return failed(try_put(to, bytes));
+        }
+        let held = &mut held_lines[at];
         held.extend_from_slice(bytes);
         // A line can't grow without end; one that long is no text for a terminal.
         const LONGEST: usize = 64 << 10;
         let end = held.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
         let end = if held.len() > LONGEST { held.len() } else { end };
         let lines: Vec<u8> = held.drain(..end).collect();
-        put(to, &neutral(&String::from_utf8_lossy(&lines), colour));
+        failed(try_put(to, neutral(&String::from_utf8_lossy(&lines), colour).as_bytes()));
+    }
+
+    /// Why the output of the command can't be passed on, once.
+    pub fn unheard(&mut self) -> Option<(std::io::ErrorKind, String)> {
+        let failed = &mut self.passing.as_mut()?.failed;
+        match std::mem::replace(failed, Failed::Told) {
+            Failed::New(kind, message) => Some((kind, message)),
+            other => {
+                *failed = other;
+                None
+            }
+        }
     }
 
     /// Passes on lines that never ended.
@@ -369,8 +413,14 @@ fn put(stream: &Stream, text: &str) {
 }
 
 fn put_bytes(stream: &Stream, bytes: &[u8]) {
+    // Of what is only told, whether anybody hears it is nobody's business.
+    let _ = try_put(stream, bytes);
+}
+
+fn try_put(stream: &Stream, bytes: &[u8]) -> std::io::Result<()> {
     // A panic elsewhere while text was written leaves nothing that later text could trip over.
-    write(&mut *stream.lock().unwrap_or_else(PoisonError::into_inner), bytes);
+    let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+    stream.write_all(bytes).and_then(|()| stream.flush())
 }
 
 /// Whether the command of an exec ended by itself, so that its own status and output say everything.

@@ -12,6 +12,7 @@ mod harness;
 mod here;
 mod limits;
 mod network;
+mod relay;
 mod scripted;
 mod user;
 mod walls;

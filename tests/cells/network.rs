@@ -97,14 +97,3 @@ import asyncio, multiprocessing
 asyncio.run(asyncio.sleep(0)); multiprocessing.Lock(); print(socket.gethostbyname('localhost'))";
     assert_eq!(Fixture::python(script).run().passed(), "hello\nhello\nhello\npair\n127.0.0.1\n");
 }
-
-#[test]
-fn a_network_that_this_cell_does_not_have_is_refused_before_anything_starts() {
-    use firsttry::step::Network;
-    for network in [Network::Open, Network::Allow(vec!["example.org:443".into()])] {
-        let ran = Fixture::sh("true").with(|w, _| w.network = network).run();
-        let error = ran.result.as_ref().unwrap_err();
-        assert!(error.is_unenforceable(), "{error}");
-        assert!(ran.frames.is_empty());
-    }
-}

@@ -11,3 +11,4 @@ mod face;
 mod first_run;
 mod forged;
 mod harness;
+mod shell;

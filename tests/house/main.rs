@@ -9,8 +9,8 @@ const PURE: &[&str] = &[
     "code", "frame", "network", "finding", "step", "lock", "plan", "results", "event", "run", "outcome", "doctor",
     "report", "repo",
 ];
-/// Tools of effects: how git is called, and the Python files we carry.
-const TOOLS: &[&str] = &["git", "lib_py"];
+/// Tools of effects: how git is called, the Python files we carry, and how what is temporary is made and removed.
+const TOOLS: &[&str] = &["git", "lib_py", "leftovers"];
 const EFFECTS: &[&str] = &["facts", "snapshot", "environment", "artifacts", "bytecode", "hooks", "resolve"];
 const WIRING: &[&str] = &["session", "commands", "entry", "lib"];
 
@@ -20,18 +20,20 @@ fn allowed(module: &str) -> Option<BTreeSet<&'static str>> {
         // The agent's side compiles alone: no lock, no plan.
         "code" | "frame" => set(&[&["code"]]),
         "network" => set(&[&["frame"]]),
+        "escape" => set(&[&["escape"]]),
         "linux" => set(&[&["linux"]]),
-        "agent" => set(&[&["agent", "linux", "frame", "network", "code"]]),
+        "agent" => set(&[&["agent", "linux", "frame", "network", "escape", "code"]]),
         // The host side of a cell raises walls and leads the conversation.
-        "cell" => set(&[PURE, &["cell", "linux", "agent"]]),
+        "cell" => set(&[PURE, &["cell", "linux", "agent", "leftovers"]]),
         "ui" => set(&[PURE, &["ui"]]),
         "cli" => set(&[PURE, &["cli"]]),
         // Building an environment needs a cell, and nothing else that acts.
         "environment" => set(&[PURE, TOOLS, &["environment", "cell"]]),
         "lib_py" => set(&[&["lib_py"]]),
+        "leftovers" => set(&[&["leftovers"]]),
         m if PURE.contains(&m) => set(&[PURE]),
         // How git is called: below the effects, as `linux` is below the cells.
-        "git" => set(&[PURE, &["git"]]),
+        "git" => set(&[PURE, &["git", "leftovers"]]),
         m if EFFECTS.contains(&m) => {
             let own = EFFECTS.iter().copied().filter(|e| *e == m).chain(["git"]).collect::<Vec<_>>();
             Some(PURE.iter().chain(TOOLS).copied().chain(own).collect())

@@ -87,7 +87,12 @@ impl Tree {
     }
 
     fn run(&self, python: &Path, args: &[&str]) -> Output {
-        Command::new(python)
+        self.command(python, args).output().unwrap()
+    }
+
+    fn command(&self, python: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(python);
+        command
             .args(args)
             .current_dir(self.work())
             .env_clear()
@@ -97,9 +102,8 @@ impl Tree {
             .env("FT_OUT", self.0.path().join("out"))
             .env("PYTHONPATH", lib())
             .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("PYTHONSAFEPATH", "1")
-            .output()
-            .unwrap()
+            .env("PYTHONSAFEPATH", "1");
+        command
     }
 
     /// Runs pytest with the plugin; its output, and what the plugin wrote.
@@ -290,6 +294,103 @@ def test_fork():
         assert_eq!(report.tests.len(), 3, "{}", told(&out));
         assert!(report.tests.iter().all(|test| test.result == TestResult::Passed), "{}", told(&out));
         assert_eq!(report.collected, ["test_a.py::test_nested", "test_a.py::test_after", "test_b.py::test_fork"]);
+    });
+}
+
+/// What the witness reads of a process: whose slot it is, and what it says.
+const WITNESS: &str = r#"
+import os, struct, subprocess, sys
+import pytest
+
+def said(pid):
+    path = os.environ.get("FT_WITNESS")
+    if not path or not os.path.exists(path) or os.path.getsize(path) < 64 * 4096:
+        return None
+    with open(path, "rb") as file:
+        file.seek(pid % 64 * 4096)
+        slot = file.read(4096)
+    sequence, owner, length = struct.unpack_from("<III", slot)
+    assert sequence % 2 == 0
+    return (owner, slot[12:12 + length].decode("utf-8"))
+
+AT_IMPORT = said(os.getpid())
+
+def now(text):
+    assert said(os.getpid()) in ((os.getpid(), text), None)
+
+def test_import():
+    assert AT_IMPORT in ((os.getpid(), "test_w.py (collecting)"), None)
+
+@pytest.fixture
+def around(request):
+    now("test_w.py::TestX::test_fixture")
+    yield
+    now("test_w.py::TestX::test_fixture")
+
+class TestX:
+    def test_fixture(self, around):
+        now("test_w.py::TestX::test_fixture")
+
+LONG = "é" * 3000
+
+@pytest.mark.parametrize("x", [1], ids=[LONG])
+def test_long(request, x):
+    whole = ("test_w.py::test_long[%s]" % LONG.encode("unicode_escape").decode("ascii"))
+    now(whole[:3500])
+    plugin = request.config.pluginmanager.get_plugin("ft-current")
+    before = plugin.say("a" + LONG)
+    now("a" + LONG[:1749])
+    plugin.say(before)
+
+def test_fork(request):
+    mine = said(os.getpid())
+    if os.fork() == 0:
+        request.config.pluginmanager.get_plugin("ft-current").say("the child")
+        os._exit(0 if said(os.getpid()) in ((0, ""), None) else 1)
+    assert os.wait()[1] == 0
+    assert said(os.getpid()) == mine
+
+def test_inner(request, tmp_path):
+    mine = said(os.getpid())
+    (tmp_path / "test_i.py").write_text("def test_i(): pass\n")
+    inner = [sys.executable, "-m", "pytest", "-p", "ft_pytest", "-p", "no:cacheprovider", "-q", str(tmp_path)]
+    assert subprocess.call(inner) == 0
+    assert pytest.main(inner[3:]) == 0
+    assert said(os.getpid()) == mine
+
+@pytest.mark.xdist_group("g")
+def test_group():
+    now("test_w.py::test_group")
+"#;
+
+#[test]
+fn the_witness_is_told_which_test_runs_and_nothing_else_changes() {
+    each(|python| {
+        let tree = Tree::new(&[("test_w.py", WITNESS)]);
+        let shared = tree.out("current");
+        let mut told_ids = Vec::new();
+        let sizes = [Some(64 * 4096), Some(64 * 4096), Some(64 * 4096), Some(4096), Some(0), None];
+        for (workers, size) in
+            [&[][..], &["-n2"], &["-n2", "--dist", "loadgroup"], &[], &[], &[]].into_iter().zip(sizes)
+        {
+            let _ = std::fs::remove_file(&shared);
+            if let Some(size) = size {
+                std::fs::write(&shared, vec![0; size]).unwrap();
+            }
+            let args = [&["-m", "pytest", "-p", "ft_pytest", "-q"], workers].concat();
+            let out = tree.command(python, &args).env("FT_WITNESS", &shared).output().unwrap();
+            assert_eq!(out.status.code(), Some(0), "{workers:?} {size:?}\n{}", told(&out));
+            let report = TestReport::parse(&std::fs::read(tree.out("pytest.json")).unwrap()).unwrap();
+            told_ids.push((report.collected, report.tests.len()));
+            let left = std::fs::read(&shared).unwrap_or_default();
+            assert_eq!(left.len(), size.unwrap_or(0), "the file is the agent's");
+            for slot in left.chunks_exact(4096).filter(|_| size == Some(64 * 4096)) {
+                let word = |at: usize| u32::from_le_bytes(slot[at..at + 4].try_into().unwrap());
+                assert!(word(0) % 2 == 0 && word(8) == 0, "no test runs any more");
+            }
+        }
+        let without = tree.pytest(python, &["-q"]).1;
+        assert!(told_ids.iter().all(|ids| *ids == (without.collected.clone(), without.tests.len())), "{told_ids:?}");
     });
 }
 

@@ -248,9 +248,10 @@ impl Broker {
             | libc::SYS_sched_setscheduler
             | libc::SYS_sched_setparam
             | libc::SYS_sched_setattr => allowed(number(first) > 0 && whom(number(first)), libc::EPERM),
-            libc::SYS_setpriority => {
-                allowed(whom(if number(first) == libc::PRIO_PGRP as i32 { -number(second) } else { number(second) }), libc::EPERM)
-            }
+            libc::SYS_setpriority => allowed(
+                whom(if number(first) == libc::PRIO_PGRP as i32 { -number(second) } else { number(second) }),
+                libc::EPERM,
+            ),
             // 1: a process, 2: a group, ioprio_set(2).
             libc::SYS_ioprio_set => {
                 allowed(whom(if number(first) == 2 { -number(second) } else { number(second) }), libc::EPERM)
@@ -356,7 +357,7 @@ impl Broker {
             (Address::Inet(at), false) if datagram => {
                 let target = Target { address: address.clone(), payload: Vec::new() };
                 if !is_local(at.ip()) {
-                    witness.judge(task, call, "connect", &target, Some(libc::SOCK_DGRAM), channel);
+                    witness.verdict_of(task, call, &target, libc::SOCK_DGRAM, channel);
                     return Answer::Refuse(libc::ENETUNREACH);
                 }
                 match self.whose(true, *at) {
@@ -409,7 +410,7 @@ impl Broker {
             return Answer::Refuse(libc::ECONNREFUSED);
         }
         let target = Target { address: Address::Inet(at), payload: Vec::new() };
-        match witness.judge(task, call, "connect", &target, Some(libc::SOCK_STREAM), channel) {
+        match witness.verdict_of(task, call, &target, libc::SOCK_STREAM, channel) {
             Some(Verdict::Allowed) => self.connect_to(inode, bytes, None),
             _ => Answer::Refuse(libc::ENETUNREACH),
         }
@@ -421,7 +422,8 @@ impl Broker {
             witness.asks(task);
         }
         let Some(kept) = self.kept.get(&inode) else { return Answer::Refuse(libc::EBADF) };
-        let six = rustix::net::sockopt::socket_domain(&kept.socket).is_ok_and(|d| d == rustix::net::AddressFamily::INET6);
+        let six =
+            rustix::net::sockopt::socket_domain(&kept.socket).is_ok_and(|d| d == rustix::net::AddressFamily::INET6);
         self.connect_to(inode, address::bytes(to, six), None)
     }
 
@@ -503,9 +505,13 @@ impl Broker {
                 // A connect by another name. What it may reach it reaches by connect(2) as well.
                 let (_, targets) = witness.targets(task, call)?;
                 for target in &targets {
-                    witness.judge(task, call, call_name(call), target, Some(libc::SOCK_STREAM), channel);
+                    witness.verdict_of(task, call, target, libc::SOCK_STREAM, channel);
                 }
-                return Ok(Answer::Refuse(if targets.iter().any(outside) { libc::ENETUNREACH } else { libc::EOPNOTSUPP }));
+                return Ok(Answer::Refuse(if targets.iter().any(outside) {
+                    libc::ENETUNREACH
+                } else {
+                    libc::EOPNOTSUPP
+                }));
             }
             return Ok(self.stream_goes_on(call, task, Instant::now()));
         };
@@ -538,7 +544,8 @@ impl Broker {
                     if !listener.waits(call.id) {
                         return Ok(Answer::Given);
                     }
-                    match self.datagram(witness, call, task, inode, address, bytes, flags | libc::MSG_DONTWAIT, channel) {
+                    match self.datagram(witness, call, task, inode, address, bytes, flags | libc::MSG_DONTWAIT, channel)
+                    {
                         Answer::Value(length) => {
                             let _ = task.write(at + MESSAGE as u64, &(length as u32).to_ne_bytes());
                             sent += 1;
@@ -595,7 +602,7 @@ impl Broker {
                     return Answer::Value(length);
                 }
                 let target = Target { address: Address::Inet(at), payload };
-                witness.judge(task, call, call_name(call), &target, Some(libc::SOCK_DGRAM), channel);
+                witness.verdict_of(task, call, &target, libc::SOCK_DGRAM, channel);
                 Answer::Refuse(libc::ENETUNREACH)
             }
             _ => Answer::Refuse(libc::EAFNOSUPPORT),
@@ -712,7 +719,9 @@ impl Broker {
     /// Whether a process of the step has this socket open.
     fn is_own(&mut self, inode: u64) -> bool {
         let there = |at: Option<&(u32, u64)>| {
-            at.is_some_and(|(pid, number)| Task { thread: *pid }.inode(*number) == Some(inode) && whom(pid.cast_signed()))
+            at.is_some_and(|(pid, number)| {
+                Task { thread: *pid }.inode(*number) == Some(inode) && whom(pid.cast_signed())
+            })
         };
         if there(self.seen.get(&inode)) {
             return true;
@@ -749,14 +758,13 @@ fn stream_sent(call: &Notification, task: Task) -> Option<Answer> {
         // Flipped since it was looked at.
         return Some(Answer::Refuse(libc::EPERM));
     }
+    let mut passed = Vec::new();
     let (bytes, flags) = match call.call {
         libc::SYS_sendto => (task.read(first, (second as usize).min(LONGEST)).ok()?, third),
         libc::SYS_sendmsg => {
             let header = task.read(first, MESSAGE).ok()?;
-            // Descriptors of a process that has datagram sockets may be those.
-            if header[40..48] != [0; 8] {
-                return None;
-            }
+            let control = task.read(word(&header, 32), (word(&header, 40) as usize).min(CONTROL)).ok()?;
+            passed = passed_numbers(&control)?;
             (message(task, &header).ok()?.1, second)
         }
         _ => return None,
@@ -764,7 +772,14 @@ fn stream_sent(call: &Notification, task: Task) -> Option<Answer> {
     let flags = flags as u32 as i32;
     let waits = flags & libc::MSG_DONTWAIT == 0
         && rustix::fs::fcntl_getfl(&stream).is_ok_and(|flags| !flags.contains(OFlags::NONBLOCK));
-    match socket::send(stream.as_fd(), &bytes, flags & FLAGS | libc::MSG_DONTWAIT, None) {
+    let process = task.process()?;
+    let fds: Vec<OwnedFd> =
+        passed.into_iter().map(|number| process::descriptor_of(process, number)).collect::<Result<_, _>>().ok()?;
+    if fds.iter().any(|fd| rustix::net::sockopt::socket_type(fd) == Ok(rustix::net::SocketType::DGRAM)) {
+        // Whoever got it could put it where one of its threads sends.
+        return Some(Answer::Refuse(libc::EPERM));
+    }
+    match socket::send_with(stream.as_fd(), &bytes, flags & FLAGS | libc::MSG_DONTWAIT, &fds) {
         Ok(sent) => Some(Answer::Value(i64::try_from(sent).unwrap_or(i64::MAX))),
         Err(error) if waits && error.raw_os_error() == Some(libc::EAGAIN) => None,
         Err(error) => Some(error.into()),
@@ -825,7 +840,6 @@ fn path_address(socket: &OwnedFd) -> Vec<u8> {
 /// Address and data of a `struct msghdr`. What else it carries (descriptors, options) is left out: a datagram socket
 /// takes it to nobody.
 fn message(task: Task, header: &[u8]) -> Result<(Option<Vec<u8>>, Vec<u8>), Unread> {
-    let word = |bytes: &[u8], at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_ne_bytes(*b));
     let address = match word(header, 0) {
         0 => None,
         at => Some(task.read(at, (word(header, 8) as u32).min(128) as usize)?),
@@ -840,6 +854,30 @@ fn message(task: Task, header: &[u8]) -> Result<(Option<Vec<u8>>, Vec<u8>), Unre
         }
     }
     Ok((address, bytes))
+}
+
+/// Bytes of control data that are looked at: as many descriptors as the kernel passes at once, and more.
+const CONTROL: usize = 4096;
+
+/// The descriptors that control data passes, cmsg(3); `None` where it holds anything else.
+fn passed_numbers(mut control: &[u8]) -> Option<Vec<u32>> {
+    let mut numbers = Vec::new();
+    while !control.is_empty() {
+        let length = usize::try_from(word(control, 0)).ok().filter(|length| (16..=control.len()).contains(length))?;
+        let int = |at: usize| control.get(at..)?.first_chunk().map(|b| i32::from_ne_bytes(*b));
+        if (int(8)?, int(12)?) != (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            return None;
+        }
+        numbers.extend(
+            control[16..length].chunks_exact(4).filter_map(|b| b.first_chunk().map(|b| u32::from_ne_bytes(*b))),
+        );
+        control = control.get(length.next_multiple_of(8)..).unwrap_or_default();
+    }
+    Some(numbers)
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_ne_bytes(*b))
 }
 
 fn outside(target: &Target) -> bool {
@@ -880,11 +918,30 @@ mod tests {
     }
 
     #[test]
+    fn passed_descriptors_are_read_and_nothing_else_is() {
+        let part = |level: i32, kind: i32, data: &[u8]| {
+            let length = (16 + data.len() as u64).to_ne_bytes();
+            let mut all = [&length[..], &level.to_ne_bytes(), &kind.to_ne_bytes(), data].concat();
+            all.resize(all.len().next_multiple_of(8), 0);
+            all
+        };
+        let rights = part(libc::SOL_SOCKET, libc::SCM_RIGHTS, &[7, 0, 0, 0, 8, 0, 0, 0, 9, 0, 0, 0]);
+        assert_eq!(passed_numbers(&[rights.clone(), rights.clone()].concat()), Some(vec![7, 8, 9, 7, 8, 9]));
+        assert_eq!(passed_numbers(&[]), Some(vec![]));
+        assert_eq!(passed_numbers(&part(libc::SOL_SOCKET, libc::SCM_CREDENTIALS, &[0; 12])), None);
+        for cut in 1..16 {
+            assert_eq!(passed_numbers(&rights[..cut]), None);
+        }
+    }
+
+    #[test]
     fn only_the_step_is_signalled() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         assert!(whom(child.id().cast_signed()) && whom(0));
         let parent = std::os::unix::process::parent_id().cast_signed();
-        assert!(!whom(parent) && !whom(1) && !whom(i32::MAX) && !whom(-i32::MAX) && !whom(std::process::id().cast_signed()));
+        assert!(
+            !whom(parent) && !whom(1) && !whom(i32::MAX) && !whom(-i32::MAX) && !whom(std::process::id().cast_signed())
+        );
         // Our own group has our parent in it, or at least us.
         assert!(!whom(-rustix::process::getpgrp().as_raw_nonzero().get()));
         child.kill().unwrap();

@@ -3,7 +3,8 @@
 //! Slot `pid % 64` holds `u32` sequence number (odd while it is written), `u32` pid, `u32` length, and the node id. Not
 //! mapped here: the step can cut the file, and reading a mapping behind the end of its file kills the reader.
 
-use super::task::{Caller, escaped};
+use super::task::Caller;
+use crate::escape::{LONGEST, escaped};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -13,9 +14,6 @@ const SLOT: usize = 4096;
 
 /// Bytes of the whole file.
 pub const SIZE: u64 = SLOTS as u64 * SLOT as u64;
-
-/// Characters of a node id that are told.
-const SHOWN: usize = 500;
 
 /// The file of slots, where there is one.
 #[derive(Debug, Default)]
@@ -51,7 +49,7 @@ fn read_slot(bytes: &[u8], pid: u32) -> Option<String> {
         return None;
     }
     let text = bytes.get(12..)?.get(..length)?;
-    Some(escaped(&String::from_utf8_lossy(text), SHOWN))
+    Some(escaped(&String::from_utf8_lossy(text), LONGEST))
 }
 
 #[cfg(test)]

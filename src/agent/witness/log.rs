@@ -1,11 +1,8 @@
 //! The attempts of one step: each distinct one once, with a bound for each verdict. A step can make any number, and
 //! many harmless ones must not hide a refused one.
 
-use crate::frame::{Attempt, Frame, Verdict};
+use crate::frame::{Attempt, Frame, LISTED, Verdict};
 use std::collections::HashMap;
-
-/// Attempts of one verdict that are told one by one.
-const LISTED: usize = 1000;
 
 /// What makes two attempts the same one: everything but when, and which process of several alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

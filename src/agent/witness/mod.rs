@@ -18,6 +18,8 @@ pub use current::SIZE as SLOTS_SIZE;
 pub use stub::Stub;
 
 use super::channel::Channel;
+use super::relay::{Answer, Relay};
+use crate::escape::escaped;
 use crate::frame::{Attempt, Bytes, Frame, Policy, ToAgent, Verdict};
 use crate::linux::notify::{Listener, Notification};
 use crate::network;
@@ -29,7 +31,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use stub::Asker;
 use task::{Caller, Task, Unread};
 
@@ -57,8 +59,13 @@ pub struct Witness {
     listener: Option<Listener>,
     stub: Option<Stub>,
     policy: Policy,
-    /// Every address is local here, so that what is refused must be refused by us.
-    routed: bool,
+    /// Delivers what is allowed. Where there is one, every address is local, so that what is refused must be refused
+    /// by us.
+    relay: Option<Relay>,
+    /// Connects that wait for the host, by their notification.
+    dialing: HashMap<u64, Attempt>,
+    /// Who pointed a socket at an address where datagrams are taken, and has sent nothing yet.
+    pointed: HashMap<SocketAddr, Attempt>,
     /// Performs what is asked for, where no namespace stands behind an answer.
     broker: Option<Broker>,
     current: Current,
@@ -70,6 +77,17 @@ pub struct Witness {
     asked: u32,
     streams: u64,
     top: u32,
+}
+
+/// What becomes of a call, or of one of its destinations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is none of our business, or somebody stands ready for it.
+    Pass,
+    /// It is refused with this error number.
+    Refused(i32),
+    /// The host is asked first.
+    Waits,
 }
 
 /// One destination of a call.
@@ -87,7 +105,7 @@ impl Witness {
         listener: Option<Listener>,
         stub: Option<Stub>,
         policy: Policy,
-        routed: bool,
+        relay: Option<Relay>,
         slots: &str,
         broker: Option<Broker>,
     ) -> Witness {
@@ -95,9 +113,11 @@ impl Witness {
             listener,
             stub,
             policy,
-            routed,
             broker,
             current: Current::open(slots),
+            relay,
+            dialing: HashMap::new(),
+            pointed: HashMap::new(),
             start: Instant::now(),
             log: Log::default(),
             askers: VecDeque::new(),
@@ -110,15 +130,26 @@ impl Witness {
     }
 
     /// What to wait for.
-    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+    pub fn descriptors(&self, channel: &Channel) -> Vec<BorrowedFd<'_>> {
         let mut all: Vec<_> = self.listener.iter().map(AsFd::as_fd).collect();
         all.extend(self.stub.iter().flat_map(Stub::descriptors));
+        if !channel.is_full() {
+            all.extend(self.relay.iter().map(AsFd::as_fd));
+        }
         all
     }
 
-    /// How long nothing but [`Witness::descriptors`] needs to be waited for; `None` for ever.
-    pub fn patience(&self) -> Option<std::time::Duration> {
-        self.broker.as_ref().and_then(Broker::patience)
+    /// How long to wait at most.
+    pub fn wait(&self) -> Option<Duration> {
+        [self.relay.as_ref().and_then(Relay::wait), self.broker.as_ref().and_then(Broker::patience)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether a connection is relayed that the step has not ended.
+    pub fn is_talking(&self) -> bool {
+        self.relay.as_ref().is_some_and(Relay::is_talking)
     }
 
     /// Answers what waits now, within bounds.
@@ -142,10 +173,38 @@ impl Witness {
                 Err(_) => self.listener = None,
             }
         }
+        let questions = self.stub.as_mut().map(|stub| stub.questions(&mut self.streams)).unwrap_or_default();
         self.with_broker(|broker, witness, listener| broker.turn(witness, listener, channel));
-        let Some(stub) = &mut self.stub else { return };
-        for (asker, question) in stub.questions(&mut self.streams) {
+        for (asker, question) in questions {
             self.asked_for(asker, question, channel);
+        }
+        if let Some(relay) = &mut self.relay {
+            relay.turn(channel);
+        }
+        self.pass_answers_on(channel);
+    }
+
+    /// Answers the connects that the host has answered.
+    fn pass_answers_on(&mut self, channel: &mut Channel) {
+        let Some(relay) = &mut self.relay else { return };
+        let (answers, spoken) = (relay.answers(), relay.spoken());
+        for Answer { ticket, errno, refused } in answers {
+            if let Some(listener) = &self.listener {
+                if errno == 0 {
+                    // Where it leads is open now, and nothing else is: whatever the address says by then.
+                    listener.proceed(ticket);
+                } else {
+                    listener.refuse(ticket, errno);
+                }
+            }
+            let Some(attempt) = self.dialing.remove(&ticket) else { continue };
+            let verdict = if refused.is_empty() { Verdict::Allowed } else { Verdict::Denied };
+            self.tell(Attempt { verdict, why: escaped(&refused, 100), ..attempt }, channel);
+        }
+        for target in spoken {
+            if let Some(attempt) = self.pointed.remove(&target) {
+                self.tell(attempt, channel);
+            }
         }
     }
 
@@ -154,10 +213,16 @@ impl Witness {
         self.log.totals().iter().for_each(|frame| channel.send(frame));
     }
 
-    /// Takes what the host says about names.
-    pub fn hear(&mut self, said: &ToAgent, channel: &mut Channel) {
-        let ToAgent::Looked { id, addresses, refused } = said else { return };
-        let Some((asker, question, attempt)) = self.questions.remove(id) else { return };
+    /// Takes what the host says about names and connections.
+    pub fn hear(&mut self, said: ToAgent, channel: &mut Channel) {
+        let ToAgent::Looked { id, addresses, refused } = said else {
+            if let Some(relay) = &mut self.relay {
+                relay.hear(said, channel);
+            }
+            self.pass_answers_on(channel);
+            return;
+        };
+        let Some((asker, question, attempt)) = self.questions.remove(&id) else { return };
         let addresses: Vec<IpAddr> = addresses.iter().filter_map(|Bytes(octets)| ip(octets)).collect();
         for address in &addresses {
             if self.names.len() >= NAMES {
@@ -178,7 +243,7 @@ impl Witness {
             stub.answer(asker, &question, code, &addresses);
         }
         if verdict != Verdict::Allowed {
-            self.tell(Attempt { verdict, why: task::escaped(refused, 100), ..attempt }, channel);
+            self.tell(Attempt { verdict, why: escaped(&refused, 100), ..attempt }, channel);
         }
     }
 
@@ -205,13 +270,18 @@ impl Witness {
                 return;
             }
         };
-        let mut refused = false;
+        let mut errno = 0;
         for target in &targets {
-            refused |= self.judge(task, call, name, target, None, channel).is_some();
+            match self.judge(task, call, name, target, channel) {
+                Fate::Pass => {}
+                Fate::Refused(number) => errno = number,
+                // A connect has one target.
+                Fate::Waits => return,
+            }
         }
         let Some(listener) = &self.listener else { return };
-        if refused && self.routed {
-            listener.refuse(call.id, libc::ENETUNREACH);
+        if errno != 0 && self.relay.is_some() {
+            listener.refuse(call.id, errno);
         } else {
             // What is refused here finds no route: the kernel's own words are the most natural ones.
             listener.proceed(call.id);
@@ -252,9 +322,44 @@ impl Witness {
         Ok((name, targets))
     }
 
-    /// Says and counts what is worth it. What becomes of it, where it leads out of the cell. `kind` is the socket's type
-    /// where it is known.
+    /// Says and counts what is worth it, and what is to become of the call.
     fn judge(
+        &mut self,
+        task: Task,
+        call: &Notification,
+        name: &'static str,
+        target: &Target,
+        channel: &mut Channel,
+    ) -> Fate {
+        let Some((attempt, datagram, at)) = self.weigh(task, call, name, target, None, channel) else {
+            return Fate::Pass;
+        };
+        match &mut self.relay {
+            Some(_) if attempt.verdict == Verdict::Allowed => self.deliver(task, call, at, datagram, attempt, channel),
+            _ => {
+                self.by(task, attempt, channel);
+                Fate::Refused(libc::ENETUNREACH)
+            }
+        }
+    }
+
+    /// Tells a call that the broker performs or refuses, and what the policy says of it where it leads out.
+    fn verdict_of(
+        &mut self,
+        task: Task,
+        call: &Notification,
+        target: &Target,
+        kind: i32,
+        channel: &mut Channel,
+    ) -> Option<Verdict> {
+        let (attempt, ..) = self.weigh(task, call, call_name(call), target, Some(kind), channel)?;
+        let verdict = attempt.verdict;
+        self.by(task, attempt, channel);
+        Some(verdict)
+    }
+
+    /// The attempt that a call is, where it leads out of the cell. `kind` is the socket's type where it is known.
+    fn weigh(
         &mut self,
         task: Task,
         call: &Notification,
@@ -262,7 +367,7 @@ impl Witness {
         target: &Target,
         kind: Option<i32>,
         channel: &mut Channel,
-    ) -> Option<Verdict> {
+    ) -> Option<(Attempt, bool, SocketAddr)> {
         let at = match &target.address {
             Address::Inet(at) => *at,
             Address::Unix(path) => {
@@ -283,6 +388,12 @@ impl Witness {
         let kind = kind.or_else(|| task.socket_type(call.arguments[0]));
         let datagram = kind == Some(libc::SOCK_DGRAM) || (kind.is_none() && name != "connect");
         let mut why = String::new();
+        if verdict == Verdict::Allowed
+            && let Err(refused) = self.policy.admits(names.iter().map(String::as_str), at.ip(), at.port())
+        {
+            // The host would say the same.
+            (verdict, why) = (Verdict::Denied, refused.to_owned());
+        }
         if verdict == Verdict::Denied && datagram && name == "connect" && at.port() != 53 {
             // Sends nothing: how programs ask for their own address, and how resolvers sort theirs.
             verdict = Verdict::Note;
@@ -306,8 +417,39 @@ impl Witness {
             why,
             ..Attempt::default()
         };
-        self.by(task, attempt, channel);
-        Some(verdict)
+        Some((attempt, datagram, at))
+    }
+
+    /// Has an allowed attempt delivered.
+    fn deliver(
+        &mut self,
+        task: Task,
+        call: &Notification,
+        at: SocketAddr,
+        datagram: bool,
+        attempt: Attempt,
+        channel: &mut Channel,
+    ) -> Fate {
+        let Some(relay) = &mut self.relay else { return Fate::Refused(libc::ENETUNREACH) };
+        let name = attempt.name.clone();
+        if !datagram {
+            relay.connect(call.id, at, &name, channel);
+            // Read now, while it waits.
+            let attempt = self.attributed(Some(task), attempt);
+            self.dialing.insert(call.id, attempt);
+            return Fate::Waits;
+        }
+        if let Err(errno) = relay.expect_datagrams(at, &name) {
+            return Fate::Refused(errno);
+        }
+        if call.call != libc::SYS_connect {
+            self.by(task, attempt, channel);
+        } else if self.pointed.len() < NAMES {
+            // Sends nothing yet, and perhaps never: told with the first datagram.
+            let attempt = self.attributed(Some(task), attempt);
+            self.pointed.insert(at, attempt);
+        }
+        Fate::Pass
     }
 
     /// Notes who turned to the name server.
@@ -357,7 +499,7 @@ impl Witness {
             verdict: Verdict::Note,
             call: name.to_owned(),
             protocol: "unix".to_owned(),
-            address: task::escaped(&String::from_utf8_lossy(path), 120),
+            address: escaped(&String::from_utf8_lossy(path), 120),
             why: "this socket of the machine is not in the cell".to_owned(),
             ..Attempt::default()
         };

@@ -3,6 +3,7 @@
 //! Everything is read while the call waits, and is the process's own only if it still waits afterwards. All text is the
 //! step's and comes out escaped.
 
+use crate::escape::escaped;
 use crate::linux::process;
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -62,7 +63,8 @@ impl Task {
 
     /// Writes bytes at `address`, all or nothing that matters.
     pub fn write(self, address: u64, bytes: &[u8]) -> Result<(), Unread> {
-        let memory = File::options().write(true).open(format!("/proc/{}/mem", self.thread)).map_err(|_| Unread::Hidden)?;
+        let memory =
+            File::options().write(true).open(format!("/proc/{}/mem", self.thread)).map_err(|_| Unread::Hidden)?;
         memory.write_all_at(bytes, address).map_err(|_| Unread::Fault)
     }
 
@@ -184,16 +186,6 @@ fn line(pid: u32) -> String {
     escaped(text.trim_end(), LINE)
 }
 
-/// Text of the step's: nothing of it may move a terminal's cursor, and there is an end to it.
-pub fn escaped(text: &str, characters: usize) -> String {
-    text.chars()
-        .take(characters)
-        .flat_map(char::escape_debug)
-        .collect::<String>()
-        .replace("\\'", "'")
-        .replace("\\\"", "\"")
-}
-
 /// The inode of the UDP or TCP socket that sends from this address, from the kernel's tables (proc_net_udp(5)).
 pub fn inode_of(table: &str, local: SocketAddr) -> Option<u64> {
     let SocketAddr::V4(local) = local else { return None };
@@ -229,11 +221,5 @@ mod tests {
         assert!(Task { thread: std::process::id() }.has_socket(inode));
         drop(socket);
         assert!(!Task { thread: std::process::id() }.has_socket(inode));
-    }
-
-    #[test]
-    fn text_of_the_step_does_not_reach_a_terminal_raw() {
-        assert_eq!(escaped("a\x1b[2Jb\n\"c'", 100), "a\\u{1b}[2Jb\\n\"c'");
-        assert_eq!(escaped("abcdef", 3), "abc");
     }
 }

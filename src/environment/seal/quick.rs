@@ -157,7 +157,7 @@ pub(crate) fn remember(root: &Path, seal: &Seal, cache: &Path) {
 fn write(cache: &Path, taken: Option<StatCache<'_>>) {
     if let Some(taken) = taken
         && let Some(directory) = cache.parent()
-        && let Ok(file) = tempfile::NamedTempFile::new_in(directory)
+        && let Ok(file) = crate::leftovers::file_in(directory)
         && std::fs::write(file.path(), taken.encode()).is_ok()
     {
         file.persist(cache).ok();

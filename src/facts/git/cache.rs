@@ -247,7 +247,7 @@ impl Cache {
         let sum = Sha256::digest(&bytes);
         bytes.extend_from_slice(&sum);
         let folder = place.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = crate::leftovers::file_in(folder)?;
         file.write_all(&bytes)?;
         file.persist(place)?;
         Ok(())

@@ -1,0 +1,421 @@
+//! Delivers what the policy allows: the host makes the connection, and here its bytes meet the step's own socket.
+//!
+//! In a namespaces cell every address is the cell's own ([`crate::linux::route`]), and nobody listens on any. When a
+//! connect that the policy allows waits for its answer, the host dials first; then a door is opened, a listener at
+//! exactly that address and port, and the call proceeds: the step's own socket connects to it in the kernel, with all
+//! its options. What is relayed is where the accepted connection arrived, never what somebody wrote into memory: an
+//! address that is rewritten after it was looked at leads to a closed door.
+//!
+//! Nothing here blocks. What a stream holds is bounded by [`WINDOW`] in each direction.
+
+mod datagrams;
+mod door;
+mod stream;
+
+use super::channel::Channel;
+use crate::frame::{Bytes, Frame, ToAgent, WINDOW};
+use crate::network::address;
+use datagrams::{Flow, Port};
+use door::Door;
+use rustix::event::epoll;
+use rustix::process::{Resource, Rlimit};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+use stream::Stream;
+
+/// Streams and flows that may be open at once: as many as the host allows one cell.
+const STREAMS: usize = 1024;
+
+/// Sockets that take datagrams, each at an address of its own.
+const PORTS: usize = 512;
+
+/// The largest piece of a stream in one frame, in bytes.
+const CHUNK: usize = 32 * 1024;
+
+/// Sockets that are looked at before timers and pipes get their turn again.
+const BURST: usize = 64;
+
+/// How long the connection that was allowed to proceed may take to arrive: it never leaves the kernel.
+const ARRIVAL: Duration = Duration::from_secs(10);
+
+/// What became of a connect that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Which one: what [`Relay::connect`] was given.
+    pub ticket: u64,
+    /// 0 where the call may proceed; else its error number.
+    pub errno: i32,
+    /// Why the host refused to try; empty where it did not.
+    pub refused: String,
+}
+
+/// Everything that one step reaches.
+#[derive(Debug)]
+pub struct Relay {
+    poll: OwnedFd,
+    next: u32,
+    open: HashMap<u32, Open>,
+    doors: HashMap<SocketAddr, u32>,
+    ports: HashMap<SocketAddr, u32>,
+    flows: HashMap<(u32, SocketAddr), u32>,
+    answers: Vec<Answer>,
+    spoken: Vec<SocketAddr>,
+}
+
+/// What a number stands for. Streams and flows have theirs in frames as well.
+#[derive(Debug)]
+enum Open {
+    Dialing(Dialing),
+    Stream(Stream),
+    Door(Door),
+    Port(Port),
+    Flow(Flow),
+}
+
+/// A connect that waits for the host.
+#[derive(Debug)]
+struct Dialing {
+    ticket: u64,
+    target: SocketAddr,
+}
+
+impl AsFd for Relay {
+    /// Readable when [`Relay::turn`] has something to do.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poll.as_fd()
+    }
+}
+
+impl Relay {
+    /// With nothing open yet.
+    ///
+    /// # Errors
+    /// EMFILE, ENOMEM.
+    pub fn new() -> io::Result<Relay> {
+        // Each connection is a descriptor here, and a caller's soft limit is made for programs that call select(2). The
+        // step gets limits of its own.
+        let limit = rustix::process::getrlimit(Resource::Nofile);
+        let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+        Ok(Relay {
+            poll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            next: 0,
+            open: HashMap::new(),
+            doors: HashMap::new(),
+            ports: HashMap::new(),
+            flows: HashMap::new(),
+            answers: Vec::new(),
+            spoken: Vec::new(),
+        })
+    }
+
+    /// A connect over TCP waits: it is answered by [`Relay::answers`] when the host has tried.
+    pub fn connect(&mut self, ticket: u64, target: SocketAddr, name: &str, channel: &mut Channel) {
+        if self.streams() >= STREAMS {
+            self.answers.push(Answer { ticket, errno: libc::ENOBUFS, refused: String::new() });
+            return;
+        }
+        let stream = self.number();
+        channel.send(&dial(stream, 6, target, name));
+        self.open.insert(stream, Open::Dialing(Dialing { ticket, target }));
+    }
+
+    /// A datagram is about to be sent there, or a socket to be pointed there: makes that somebody takes it.
+    ///
+    /// # Errors
+    /// Where nobody can: the error number.
+    pub fn expect_datagrams(&mut self, target: SocketAddr, name: &str) -> Result<(), i32> {
+        if self.ports.contains_key(&target) || target.port() == 0 {
+            return Ok(());
+        }
+        if self.ports.len() >= PORTS {
+            return Err(libc::ENOBUFS);
+        }
+        let port = Port::open(target, name).map_err(number_of)?;
+        let number = self.number();
+        self.watch(port.as_fd(), number)?;
+        self.ports.insert(target, number);
+        self.open.insert(number, Open::Port(port));
+        Ok(())
+    }
+
+    /// The connects that are answered.
+    pub fn answers(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// The addresses to which a flow of datagrams has begun.
+    pub fn spoken(&mut self) -> Vec<SocketAddr> {
+        std::mem::take(&mut self.spoken)
+    }
+
+    /// When [`Relay::turn`] is to be called at the latest.
+    pub fn wait(&self) -> Option<Duration> {
+        let due = self.doors.values().filter_map(|number| match self.open.get(number) {
+            Some(Open::Door(door)) => door.due(),
+            _ => None,
+        });
+        due.min().map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether there is a connection whose last word has not come from the step yet.
+    pub fn is_talking(&self) -> bool {
+        self.open.values().any(|open| matches!(open, Open::Stream(stream) if stream.is_talking()))
+    }
+
+    /// Deals with what is ready, within bounds, unless the host is too slow to be told more.
+    pub fn turn(&mut self, channel: &mut Channel) {
+        self.close_doors_that_are_due(channel);
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BURST];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let Ok(count) = epoll::wait(&self.poll, &mut events[..], Some(&now)) else { return };
+        for event in &events[..count] {
+            if channel.is_full() {
+                // What is ready stays ready.
+                return;
+            }
+            let (flags, number) = (event.flags, event.data.u64() as u32);
+            match self.open.get_mut(&number) {
+                Some(Open::Door(_)) => self.admit(number, channel),
+                Some(Open::Stream(stream)) => {
+                    if flags.contains(epoll::EventFlags::OUT) {
+                        stream.write(number, channel);
+                    }
+                    if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+                        stream.read(number, channel);
+                    }
+                    self.settle(number);
+                }
+                Some(Open::Port(_)) => self.take_datagrams(number, channel),
+                Some(Open::Flow(_) | Open::Dialing(_)) | None => {}
+            }
+        }
+    }
+
+    /// Takes what the host says about a stream.
+    pub fn hear(&mut self, said: ToAgent, channel: &mut Channel) {
+        match said {
+            ToAgent::Dialed { stream, errno, refused } => self.dialed(stream, errno, refused, channel),
+            ToAgent::Received { stream: number, bytes: Bytes(bytes) } => match self.open.get_mut(&number) {
+                Some(Open::Stream(stream)) => {
+                    stream.take(bytes);
+                    stream.write(number, channel);
+                    self.settle(number);
+                }
+                Some(Open::Flow(flow)) => {
+                    flow.last = Instant::now();
+                    let (port, peer, length) = (flow.port, flow.peer, bytes.len() as u32);
+                    if let Some(Open::Port(port)) = self.open.get(&port) {
+                        port.send(&bytes, peer);
+                    }
+                    channel.send(&Frame::Taken { stream: number, bytes: length });
+                }
+                _ => {}
+            },
+            ToAgent::Shut { stream: number, reset } => match self.open.get_mut(&number) {
+                Some(Open::Stream(stream)) => {
+                    if reset {
+                        stream.reset();
+                    } else {
+                        stream.end(number, channel);
+                    }
+                    self.settle(number);
+                }
+                Some(Open::Flow(_)) => self.forget_flow(number),
+                _ => {}
+            },
+            ToAgent::Taken { stream: number, bytes } => match self.open.get_mut(&number) {
+                Some(Open::Stream(stream)) => {
+                    stream.credit = stream.credit.saturating_add(bytes).min(WINDOW);
+                    self.settle(number);
+                }
+                Some(Open::Flow(flow)) => flow.credit = flow.credit.saturating_add(bytes).min(WINDOW),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    fn number(&mut self) -> u32 {
+        self.next = self.next.wrapping_add(1);
+        self.next
+    }
+
+    fn streams(&self) -> usize {
+        self.open.len() - self.doors.len() - self.ports.len()
+    }
+
+    fn watch(&self, socket: BorrowedFd<'_>, number: u32) -> Result<(), i32> {
+        let data = epoll::EventData::new_u64(number.into());
+        epoll::add(&self.poll, socket, data, epoll::EventFlags::IN).map_err(|e| e.raw_os_error())
+    }
+
+    /// Asks for what a stream waits for now, or forgets it where it is over.
+    fn settle(&mut self, number: u32) {
+        let Some(Open::Stream(stream)) = self.open.get_mut(&number) else { return };
+        if stream.is_over() {
+            // Takes it out of the poll as well: nobody else has a copy of this descriptor.
+            self.open.remove(&number);
+        } else {
+            stream.watch(&self.poll, number);
+        }
+    }
+
+    fn dialed(&mut self, number: u32, errno: i32, refused: String, channel: &mut Channel) {
+        match self.open.get(&number) {
+            Some(Open::Flow(_)) if errno != 0 => self.forget_flow(number),
+            Some(Open::Dialing(Dialing { ticket, target })) => {
+                let (ticket, target) = (*ticket, *target);
+                self.open.remove(&number);
+                let errno = if errno == 0 { self.open_door(target, number).err().unwrap_or(0) } else { errno };
+                if errno != 0 {
+                    // A connection that nobody can come for; of one that was not made the host knows nothing.
+                    channel.send(&Frame::Shut { stream: number, reset: true });
+                }
+                self.answers.push(Answer { ticket, errno, refused });
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets one more connection in at this address.
+    fn open_door(&mut self, target: SocketAddr, stream: u32) -> Result<(), i32> {
+        let number = match self.doors.get(&target) {
+            Some(number) => *number,
+            None => {
+                let door = Door::open(target).map_err(number_of)?;
+                let number = self.number();
+                self.watch(door.as_fd(), number)?;
+                self.doors.insert(target, number);
+                self.open.insert(number, Open::Door(door));
+                number
+            }
+        };
+        if let Some(Open::Door(door)) = self.open.get_mut(&number) {
+            door.expect(stream, Instant::now() + ARRIVAL);
+        }
+        self.open.insert(stream, Open::Stream(Stream::default()));
+        Ok(())
+    }
+
+    /// Takes the connections that arrived at a door, and closes it where nobody else is expected.
+    fn admit(&mut self, number: u32, channel: &mut Channel) {
+        loop {
+            let Some(Open::Door(door)) = self.open.get_mut(&number) else { return };
+            if !door.is_open() {
+                break;
+            }
+            let Some((stream, socket)) = door.admit() else { return };
+            self.claim(stream, socket, channel);
+        }
+        self.close_door(number);
+    }
+
+    /// Gives a stream its socket.
+    fn claim(&mut self, number: u32, socket: OwnedFd, channel: &mut Channel) {
+        if let Some(Open::Stream(stream)) = self.open.get_mut(&number) {
+            stream.claim(socket);
+            stream.write(number, channel);
+            self.settle(number);
+        }
+    }
+
+    fn close_door(&mut self, number: u32) {
+        if let Some(Open::Door(door)) = self.open.remove(&number) {
+            self.doors.remove(&door.target);
+        }
+    }
+
+    fn close_doors_that_are_due(&mut self, channel: &mut Channel) {
+        let now = Instant::now();
+        let due: Vec<u32> = self
+            .doors
+            .values()
+            .copied()
+            .filter(|number| matches!(self.open.get(number), Some(Open::Door(door)) if door.due() <= Some(now)))
+            .collect();
+        for number in due {
+            // Whoever arrived in the meantime is let in first.
+            self.admit(number, channel);
+            let Some(Open::Door(door)) = self.open.get_mut(&number) else { continue };
+            for stream in door.give_up(now) {
+                channel.send(&Frame::Shut { stream, reset: true });
+                self.open.remove(&stream);
+            }
+            if let Some(Open::Door(door)) = self.open.get(&number)
+                && !door.is_open()
+            {
+                self.close_door(number);
+            }
+        }
+    }
+
+    /// Passes on what arrived at a port, each sender's datagrams as a flow of their own.
+    fn take_datagrams(&mut self, number: u32, channel: &mut Channel) {
+        let mut bytes = vec![0; datagrams::LARGEST];
+        for _ in 0..BURST {
+            if channel.is_full() {
+                return;
+            }
+            let Some(Open::Port(port)) = self.open.get(&number) else { return };
+            let Some((length, peer)) = port.receive(&mut bytes) else { return };
+            let (target, name) = (port.target, port.name.clone());
+            let stream = match self.flows.get(&(number, peer)) {
+                Some(stream) => *stream,
+                None => {
+                    if self.streams() >= STREAMS && !self.forget_an_idle_flow(channel) {
+                        // Lost, as datagrams are.
+                        continue;
+                    }
+                    let stream = self.number();
+                    channel.send(&dial(stream, 17, target, &name));
+                    self.spoken.push(target);
+                    let flow = Flow { port: number, peer, credit: WINDOW, last: Instant::now() };
+                    self.flows.insert((number, peer), stream);
+                    self.open.insert(stream, Open::Flow(flow));
+                    stream
+                }
+            };
+            let Some(Open::Flow(flow)) = self.open.get_mut(&stream) else { continue };
+            flow.last = Instant::now();
+            let Some(credit) = flow.credit.checked_sub(length as u32) else { continue };
+            flow.credit = credit;
+            channel.send(&Frame::Sent { stream, bytes: Bytes(bytes[..length].to_vec()) });
+        }
+    }
+
+    fn forget_flow(&mut self, number: u32) {
+        if let Some(Open::Flow(flow)) = self.open.get(&number) {
+            self.flows.remove(&(flow.port, flow.peer));
+            self.open.remove(&number);
+        }
+    }
+
+    /// Ends the flow that has been silent for longest. Whether there was one.
+    fn forget_an_idle_flow(&mut self, channel: &mut Channel) -> bool {
+        let flows = self.open.iter().filter_map(|(number, open)| match open {
+            Open::Flow(flow) => Some((flow.last, *number)),
+            _ => None,
+        });
+        let Some((_, number)) = flows.min() else { return false };
+        channel.send(&Frame::Shut { stream: number, reset: true });
+        self.forget_flow(number);
+        true
+    }
+}
+
+fn dial(stream: u32, protocol: u8, target: SocketAddr, name: &str) -> Frame {
+    let address = Bytes(address::bytes(target.ip()));
+    Frame::Dial { stream, protocol, address, port: target.port(), name: name.to_owned() }
+}
+
+/// The number of an error, for the step's own call.
+fn number_of(error: io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::ENOBUFS)
+}
+
+/// The bytes of a stream that wait for the step.
+type Waiting = VecDeque<Vec<u8>>;
