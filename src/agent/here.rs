@@ -287,8 +287,9 @@ fn become_the_step(owner: Option<(u32, u32)>) -> Result<(), Failure> {
 /// Whether the step's user gets to everything it needs. Without namespaces nobody opens the way for it.
 fn reachable(spec: &Spec, scratch: &Path, owner: Option<(u32, u32)>) -> Result<(), Failure> {
     let read = spec.lowers.iter().chain(&spec.own_paths).chain(spec.mounts.iter().map(|m| &m.host)).map(path_of);
-    for path in read.chain([scratch]) {
-        if let Err(e) = rustix::fs::accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS) {
+    let needed = read.map(|path| (path, Access::READ_OK)).chain([(scratch, Access::EXEC_OK)]);
+    for (path, access) in needed {
+        if let Err(e) = rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS) {
             let who = owner.map_or_else(String::new, |(uid, _)| format!(" the user of steps that root starts ({uid})"));
             let who = if who.is_empty() { " this user".to_owned() } else { who };
             return Err(Failure::new(

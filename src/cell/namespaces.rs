@@ -55,7 +55,7 @@ pub enum Unavailable {
     /// No Landlock, without which a cell that has no namespaces has no wall around files.
     #[error("{0}")]
     Landlock(String),
-    /// Root that is held where it may not become another user.
+    /// Root that may not become the user of its steps, or whose files that user does not get to.
     #[error("{0}")]
     Root(String),
     /// Something else.
@@ -83,7 +83,7 @@ impl Unavailable {
             }
             Unavailable::Kernel(_) => "use a newer kernel",
             Unavailable::Landlock(_) => "start the kernel with `lsm=landlock,...`, or use a newer one",
-            Unavailable::Root(_) => "start it as an ordinary user (`docker run --user 1000`)",
+            Unavailable::Root(_) => "start it as an ordinary user who has these files (`docker run --user 1000`)",
             Unavailable::Other(_) => "the message names what the kernel refused; allow it, or run on another machine",
         }
     }
@@ -380,7 +380,7 @@ pub(super) mod start {
         if message.starts_with("Landlock") {
             return Unavailable::Landlock(message);
         }
-        if message.starts_with("ids") {
+        if message.starts_with("ids") || message.starts_with("reach") {
             return Unavailable::Root(message);
         }
         let is = |name: &str, value: &str| sysctl(name).as_deref() == Some(value);

@@ -361,8 +361,8 @@ fn race(mode: &str) {
         (0..1000).filter(|_| tcp.accept().is_ok()).count() + (0..1000).filter(|_| udp.recv(&mut buffer).is_ok()).count()
     };
     // The control arm: without a wall it takes few tries.
-    let control = std::process::Command::new(&program).args(arguments(2000)).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&control.stdout), "2000\n");
+    let control = std::process::Command::new(&program).args(arguments(200_000)).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&control.stdout), "200000\n");
     assert!(came_through() > 0, "the race is won where nobody looks");
     let fixture = fixture.with(|_, manifest| {
         manifest.argv = std::iter::once("/ft/work/race".to_owned()).chain(arguments(TRIES)).collect();

@@ -11,4 +11,5 @@ mod face;
 mod first_run;
 mod forged;
 mod harness;
+mod here;
 mod shell;
