@@ -7,6 +7,7 @@
 //! padded to its size; the reader on the host leaves it out.
 
 use super::channel::{Channel, Gone};
+use super::places::Places;
 use crate::frame::{Bytes, Frame, Manifest};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -18,9 +19,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-const WORK: &str = "/ft/work";
-const OUT: &str = "/ft/out";
 
 /// Tar frames are of this size, but for the last.
 const PIECE: usize = 256 * 1024;
@@ -71,11 +69,11 @@ pub struct Before {
 
 impl Before {
     /// Looks at every file that matches.
-    pub fn record(manifest: &Manifest) -> Before {
+    pub fn record(manifest: &Manifest, at: &Places) -> Before {
         let mut marks = HashMap::new();
         let mut held = 4 * NAMES;
         for place in places(manifest) {
-            walk(&Path::new(WORK).join(&place), &place, 0, &mut |path, found| {
+            walk(&at.work().join(&place), &place, 0, &mut |path, found| {
                 if let Found::File(stat) = found
                     && marks.len() < RECORD
                     && wanted(manifest, path)
@@ -245,7 +243,7 @@ fn open(directory: impl std::os::fd::AsFd, path: &OsStr, extra: OFlags) -> rusti
 ///
 /// # Errors
 /// Where the host is gone.
-pub fn send(channel: &mut Channel, manifest: &Manifest, before: &Before) -> Result<(), Gone> {
+pub fn send(channel: &mut Channel, manifest: &Manifest, at: &Places, before: &Before) -> Result<(), Gone> {
     let most = usize::try_from(manifest.artifact_entries).unwrap_or(usize::MAX).saturating_add(CROWD);
     let mut held = NAMES;
     let mut collector = Collector {
@@ -256,8 +254,9 @@ pub fn send(channel: &mut Channel, manifest: &Manifest, before: &Before) -> Resu
         deadline: Instant::now() + Duration::from_millis(manifest.artifact_ms),
         gone: false,
     };
+    let (work, out) = (at.work(), at.out());
     for place in places(manifest) {
-        let top = Path::new(WORK).join(&place);
+        let top = work.join(&place);
         let mut found = Vec::new();
         let mut more = 0;
         walk(&top, &place, 0, &mut |path, what| {
@@ -275,12 +274,12 @@ pub fn send(channel: &mut Channel, manifest: &Manifest, before: &Before) -> Resu
         collector.refused += more;
         for (path, what) in found {
             held += path.as_os_str().len() + NAME;
-            collector.take(Path::new(WORK), "work", &path, what);
+            collector.take(&work, "work", &path, what);
         }
     }
     let mut found = Vec::new();
     let mut more = 0;
-    walk(Path::new(OUT), Path::new(""), 0, &mut |path, what| {
+    walk(&out, Path::new(""), 0, &mut |path, what| {
         if found.len() < most && hold(&mut held, path) {
             found.push((path.to_owned(), what))
         } else {
@@ -290,7 +289,7 @@ pub fn send(channel: &mut Channel, manifest: &Manifest, before: &Before) -> Resu
     });
     collector.refused += more;
     for (path, what) in found {
-        collector.take(Path::new(OUT), "out", &path, what);
+        collector.take(&out, "out", &path, what);
     }
     collector.summarise();
     if collector.gone || collector.archive.into_inner().and_then(|mut pieces| pieces.finish()).is_err() {

@@ -1,4 +1,4 @@
-//! The agent: PID 1 of a cell. It raises the walls (or finds them raised by an engine), starts one command, watches it,
+//! The agent: PID 1 of a cell, or in a cell without namespaces the parent of everybody in it. It raises the walls (or finds them raised by an engine), starts one command, watches it,
 //! ends it, and brings back what it left. It judges nothing: exit statuses, timeouts and refusals go to the host as
 //! frames.
 //!
@@ -11,14 +11,21 @@ mod collect;
 mod complaint;
 mod disk;
 mod escalation;
+mod family;
+mod here;
 mod observe;
+mod places;
 mod relay;
 mod root;
 mod spawn;
 mod supervisor;
+mod tree;
 mod trial;
 mod walls;
 mod witness;
+
+pub use here::TEMPORARY;
+pub use places::MARKER;
 
 use crate::code::ExitCode;
 use crate::frame::{Frame, PROTOCOL, ToAgent};
@@ -39,11 +46,25 @@ impl Failure {
     }
 }
 
-/// Runs the agent on standard input and output; with `raise`, behind walls that it builds itself from the
-/// [`Spec`](crate::frame::Spec) that comes first.
+/// How the agent comes to its walls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// An engine built them, and this is PID 1 behind them.
+    Behind,
+    /// It builds them itself, of namespaces, from the [`Spec`](crate::frame::Spec) that comes first.
+    Raise,
+    /// There are no namespaces to be had: it takes every right from itself and is the broker of what is left.
+    Here,
+}
+
+/// Runs the agent on standard input and output.
 #[must_use]
-pub fn main(raise: bool) -> std::process::ExitCode {
-    let code = catch_unwind(AssertUnwindSafe(|| if raise { walls::raise() } else { serve(walls::Behind::default()) }));
+pub fn main(mode: Mode) -> std::process::ExitCode {
+    let code = catch_unwind(AssertUnwindSafe(|| match mode {
+        Mode::Behind => serve(walls::Behind::default()),
+        Mode::Raise => walls::raise(),
+        Mode::Here => here::raise(),
+    }));
     code.unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<&str>()
@@ -78,7 +99,7 @@ fn serve(mut behind: walls::Behind) -> ExitCode {
     let Ok(mut channel) = Channel::stdio() else { return ExitCode::INFRASTRUCTURE };
     channel.alive = behind.starter_lives.take();
     let probe = behind.probe;
-    if std::process::id() != 1 {
+    if behind.without.is_none() && std::process::id() != 1 {
         // Ending everything in reach is what this program does: it must not reach the caller's own processes.
         return farewell(channel, Err(Ended::Failed(Failure::new("pid", "the agent is not the first process here"))));
     }
@@ -120,8 +141,8 @@ impl From<Failure> for Ended {
     }
 }
 
-fn conversation(channel: &mut Channel, behind: walls::Behind) -> Result<(), Ended> {
-    let manifest = loop {
+fn conversation(channel: &mut Channel, mut behind: walls::Behind) -> Result<(), Ended> {
+    let mut manifest = loop {
         match channel.receive_blocking()? {
             ToAgent::Manifest { manifest } => break manifest,
             ToAgent::Ping { token } => channel.send(&Frame::Pong { token }),
@@ -129,9 +150,16 @@ fn conversation(channel: &mut Channel, behind: walls::Behind) -> Result<(), Ende
             _ => {}
         }
     };
-    let before = collect::Before::record(&manifest);
+    let places = behind.places.clone();
+    places.translate(&mut manifest);
+    let copied = behind.without.as_mut().and_then(|without| without.copied.take());
+    let before = collect::Before::record(&manifest, &places);
     supervisor::run(channel, &manifest, behind)?;
-    collect::send(channel, &manifest, &before)?;
+    collect::send(channel, &manifest, &places, &before)?;
+    if let Some(copied) = copied {
+        // Where that fails the layer holds more than the changes, and every one of them.
+        let _ = copied.reduce(&places.work());
+    }
     Ok(())
 }
 

@@ -31,6 +31,19 @@ pub struct Facts {
     pub mapped_from_root: bool,
     /// What the host relays, in words; `None` for nothing.
     pub relayed: Option<String>,
+    /// There are no namespaces, and what there is instead.
+    pub here: Option<Here>,
+}
+
+/// A cell without namespaces.
+#[derive(Debug)]
+pub struct Here {
+    /// What stands for `/ft`.
+    pub root: String,
+    /// The version of Landlock's interface.
+    pub landlock: u32,
+    /// Threads of the same user that are not of this cell, which the kernel counts with its own.
+    pub others: u64,
 }
 
 impl Facts {
@@ -43,7 +56,8 @@ impl Facts {
     /// `RLIMIT_NPROC` for the command, where no control group limits processes. PID 1 counts too.
     pub fn process_limit(&self, manifest: u64) -> Option<u64> {
         let pids = if manifest > 0 { manifest } else { self.pids_max };
-        (pids > 0 && self.pids.is_none() && self.raised).then_some(pids + 1)
+        let others = self.here.as_ref().map_or(0, |here| here.others);
+        (pids > 0 && self.pids.is_none() && self.raised).then_some(pids + 1 + others)
     }
 }
 
@@ -57,16 +71,27 @@ pub fn observe(facts: &Facts) -> Vec<Observed> {
     let field = |name: &str| {
         status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim().to_owned()
     };
-    let mut all = vec![network(facts.relayed.as_deref()), pid(), user(&field("Uid"), facts)];
+    let mut all = match &facts.here {
+        Some(here) => without_namespaces(here, &field("Uid"), facts),
+        None => vec![network(facts.relayed.as_deref()), pid(), user(&field("Uid"), facts)],
+    };
     let capabilities: Vec<String> = ["CapPrm", "CapEff", "CapBnd", "CapAmb"].iter().map(|n| field(n)).collect();
-    let none = capabilities.iter().all(|c| !c.is_empty() && c.chars().all(|digit| digit == '0'));
-    all.push(wall("capabilities", "dropped, bounding set included", capabilities.join(" "), none));
+    // What an ordinary user has in the bounding set comes to nobody with no_new_privs.
+    let held = if facts.here.is_some() {
+        vec![&capabilities[0], &capabilities[1], &capabilities[3]]
+    } else {
+        capabilities.iter().collect()
+    };
+    let none = held.iter().all(|c| !c.is_empty() && c.chars().all(|digit| digit == '0'));
+    all.push(wall("capabilities", "dropped", capabilities.join(" "), none));
     all.push(groups(&field("Groups"), facts));
     let nnp = field("NoNewPrivs");
     all.push(wall("no_new_privs", "prctl", nnp.clone(), nnp == "1"));
     let filter = field("Seccomp");
     all.push(wall("seccomp", "filter", format!("mode {filter}"), filter == "2"));
-    all.push(read_only());
+    if facts.here.is_none() {
+        all.push(read_only());
+    }
     all.push(tree(facts));
     all.extend(limits(facts));
     all
@@ -126,6 +151,48 @@ fn network(relayed: Option<&str>) -> Observed {
     }
 }
 
+/// What holds where there are no namespaces, and what is weaker than with them.
+fn without_namespaces(here: &Here, ids: &str, facts: &Facts) -> Vec<Observed> {
+    let since = |version: u32, what: &'static str| if here.landlock >= version { what } else { "" };
+    let network = format!(
+        "every socket is made and connected by the broker{}; loopback is the machine's: connections only to what the \
+         step itself opened",
+        since(4, ", and Landlock refuses TCP beside it")
+    );
+    let files = format!(
+        "Landlock {}: {}; /tmp, /var/tmp, /dev/shm and System V IPC are the machine's; names and sizes of other files can \
+         be seen",
+        here.landlock,
+        if refuses_home_and_system() {
+            "files of users and the system can't be opened or written"
+        } else {
+            "NOT in force"
+        },
+    );
+    let pid = format!(
+        "signals go through the broker{}; other processes can be seen by name; what is left of a cell is found by its \
+         parents and a marker",
+        since(6, ", and Landlock refuses them beside it")
+    );
+    let root = ids.split_ascii_whitespace().any(|id| id == "0");
+    let user = if facts.mapped_from_root { "unprivileged uid" } else { "the caller's own uid" };
+    vec![
+        wall("network", "seccomp broker", network, true),
+        wall("files", "Landlock", files, refuses_home_and_system()),
+        wall("pid", "seccomp broker, subreaper", pid, true),
+        wall("user", user, format!("uid {ids}"), !root),
+        wall("paths", "", format!("/ft is {}", here.root), false),
+    ]
+}
+
+/// Tries what Landlock must refuse, whatever the permissions say.
+fn refuses_home_and_system() -> bool {
+    let refused = |result: std::io::Result<()>| result.is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied);
+    refused(fs::read_dir("/").map(drop))
+        && refused(fs::read_dir("/etc").map(drop))
+        && refused(fs::File::create("/usr/.ft-write-probe").map(drop))
+}
+
 fn pid() -> Observed {
     let own = std::process::id();
     wall("pid", "pid namespace", format!("pid {own}"), own == 1)
@@ -166,6 +233,7 @@ fn read_only() -> Observed {
 
 fn tree(facts: &Facts) -> Observed {
     let (mechanism, detail) = match facts.tree {
+        _ if facts.here.is_some() => ("copy", "overlayfs needs a mount namespace".to_owned()),
         Tree::Empty => ("empty directory", String::new()),
         Tree::Overlay => ("overlayfs", String::new()),
         Tree::Copy(errno) => ("copy", format!("overlayfs refused: {}", std::io::Error::from_raw_os_error(errno))),

@@ -2,6 +2,7 @@
 //!
 //! Runs in a fresh mount namespace with rights over it, before they are given up.
 
+use super::tree::copy_tree;
 use super::{Failure, witness};
 use crate::frame::{Bytes, Frame, Payload, Spec};
 use crate::linux::namespaces::set_mount_attributes;
@@ -11,7 +12,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,12 +27,13 @@ pub const WRITTEN_TO: [&str; 3] = ["changes", "home", "out"];
 
 /// System directories, where the host has them. `/opt` and `/srv` are not among them: an interpreter there is named by
 /// the spec. The stores are where NixOS and Guix keep what `/usr` holds elsewhere.
-const SYSTEM: [&str; 9] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
+pub(super) const SYSTEM: [&str; 9] =
+    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
 
 /// What `/etc` has of the host's: the loader's cache (without it libraries in unusual places are not found), Debian's
 /// alternatives (`/usr/bin/cc` points there), public certificates and the configuration of OpenSSL. Everything else is
 /// absent, or written here. No `localtime` (a step's time zone is UTC unless `TZ` says otherwise), no `mime.types`.
-const ETC: [&str; 10] = [
+pub(super) const ETC: [&str; 10] = [
     "alternatives",
     "ca-certificates",
     "crypto-policies",
@@ -122,7 +124,7 @@ pub fn make_scratch(scratch: &Path, owner: Option<(u32, u32)>) -> Result<(), Fai
     make_slots(&scratch.join(SLOTS), owner).map_err(|e| Failure::new("scratch", format!("make {SLOTS}: {e}")))
 }
 
-fn make_slots(path: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
+pub(super) fn make_slots(path: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     fs::File::create(path)?.set_len(witness::SLOTS_SIZE)?;
     if let Some((uid, gid)) = owner {
         std::os::unix::fs::lchown(path, Some(uid), Some(gid))?;
@@ -386,12 +388,12 @@ impl Root {
 
 /// Tells the host, which waits for `hello`, that a long copy goes on: once a second.
 #[derive(Default)]
-struct SignsOfLife {
+pub(super) struct SignsOfLife {
     last: Option<Instant>,
 }
 
 impl SignsOfLife {
-    fn give(&mut self) {
+    pub(super) fn give(&mut self) {
         let now = Instant::now();
         if now.duration_since(*self.last.get_or_insert(now)) >= Duration::from_secs(1) {
             self.last = Some(now);
@@ -405,75 +407,4 @@ fn mount(source: &str, target: &Path, kind: &str, flags: MountFlags, options: &s
     let call = || format!("mount {kind} at {}", target.display());
     let options = CString::new(options).map_err(io::Error::from).named(call)?;
     rustix::mount::mount(source, target, kind, flags, options.as_c_str() as &CStr).named(call)
-}
-
-/// Lays a copy of `from` over `to`: directories, files (as reflinks where the file system has them), links, modes, times.
-fn copy_tree(from: &Path, to: &Path, alive: &mut dyn FnMut()) -> io::Result<()> {
-    for entry in fs::read_dir(from)? {
-        alive();
-        let entry = entry?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        let meta = entry.metadata()?;
-        let there = fs::symlink_metadata(&target).ok();
-        // overlayfs marks what an upper layer removed with a device of number 0; as a copy it is just not there.
-        let removed = meta.file_type().is_char_device() && meta.rdev() == 0;
-        if there.as_ref().is_some_and(|t| !(t.is_dir() && meta.is_dir())) {
-            if there.is_some_and(|t| t.is_dir()) { fs::remove_dir_all(&target)? } else { fs::remove_file(&target)? }
-        }
-        if meta.is_dir() {
-            if fs::symlink_metadata(&target).is_err() {
-                fs::create_dir(&target)?;
-            }
-            copy_tree(&source, &target, alive)?;
-            fs::set_permissions(&target, meta.permissions())?;
-        } else if meta.is_symlink() {
-            symlink(fs::read_link(&source)?, &target)?;
-        } else if meta.is_file() {
-            // std copies with copy_file_range, which shares the blocks where it can.
-            fs::copy(&source, &target)?;
-            fs::File::options()
-                .write(true)
-                .open(&target)
-                .or_else(|_| fs::File::open(&target))?
-                .set_times(fs::FileTimes::new().set_accessed(meta.accessed()?).set_modified(meta.modified()?))?;
-        }
-        if removed || !(meta.is_dir() || meta.is_symlink() || meta.is_file()) {
-            continue;
-        }
-        // As root the copy is the step's, like the original; for others both are theirs already.
-        let _ = std::os::unix::fs::lchown(&target, Some(meta.uid()), Some(meta.gid()));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_copy_of_layers_is_what_an_overlay_shows() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |path: &str| dir.path().join(path);
-        for path in ["below/sub", "above/sub", "to"] {
-            fs::create_dir_all(at(path)).unwrap();
-        }
-        fs::write(at("below/sub/both"), "below").unwrap();
-        fs::write(at("below/sub/only"), "only").unwrap();
-        fs::write(at("below/becomes_link"), "file").unwrap();
-        fs::set_permissions(at("below/sub/only"), fs::Permissions::from_mode(0o555)).unwrap();
-        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
-        fs::File::options().write(true).open(at("below/sub/both")).unwrap().set_modified(time).unwrap();
-        fs::write(at("above/sub/both"), "above").unwrap();
-        fs::File::options().write(true).open(at("above/sub/both")).unwrap().set_modified(time).unwrap();
-        symlink("sub/both", at("above/becomes_link")).unwrap();
-        copy_tree(&at("below"), &at("to"), &mut || ()).unwrap();
-        copy_tree(&at("above"), &at("to"), &mut || ()).unwrap();
-        assert_eq!(fs::read_to_string(at("to/sub/both")).unwrap(), "above");
-        assert_eq!(fs::read_to_string(at("to/sub/only")).unwrap(), "only");
-        assert_eq!(fs::read_link(at("to/becomes_link")).unwrap(), Path::new("sub/both"));
-        assert_eq!(fs::metadata(at("to/sub/only")).unwrap().mode() & 0o777, 0o555);
-        assert_eq!(fs::metadata(at("to/sub/both")).unwrap().modified().unwrap(), time);
-        // None of the layers was changed by it.
-        assert_eq!(fs::read_to_string(at("below/sub/both")).unwrap(), "below");
-    }
 }

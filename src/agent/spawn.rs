@@ -1,9 +1,10 @@
 //! Starts the command: looks it up, forks, and gives the child exactly what it may have.
 
-use super::Failure;
 use super::observe::Facts;
+use super::{Failure, here};
 use crate::frame::Manifest;
 use crate::linux::cgroup::Groups;
+use crate::linux::landlock::Rules;
 use crate::linux::notify::Listener;
 use crate::linux::process::{self, Fork, Limit};
 use crate::linux::seccomp;
@@ -26,7 +27,7 @@ pub fn try_to_watch() -> Result<(), String> {
     let (failed, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| io(e.into()))?;
     match process::fork().map_err(io)? {
         Fork::Child => {
-            let why = seccomp::watch().err().map(|e| e.to_string()).unwrap_or_default();
+            let why = seccomp::watch(false).err().map(|e| e.to_string()).unwrap_or_default();
             let _ = rustix::io::write(&report, why.as_bytes());
             process::leave(0);
         }
@@ -77,7 +78,7 @@ pub struct Started {
     pub listener: Result<Listener, String>,
 }
 
-/// Starts the command of `manifest`.
+/// Starts the command of `manifest`. Where there are no namespaces, `inner` is what only the command gets.
 ///
 /// # Errors
 /// Stage `exec` where it can't be found or executed, which is not the same as a command that exits with 127.
@@ -86,6 +87,7 @@ pub fn start(
     facts: &Facts,
     groups: &mut Groups,
     terminal: Option<Terminal>,
+    inner: Option<Rules>,
 ) -> Result<Started, Failure> {
     let fail = |e: &dyn std::fmt::Display| Failure::new("exec", e);
     let program = find(manifest)?;
@@ -102,16 +104,24 @@ pub fn start(
     };
     // The table is shared for a moment: that is how the listener comes to us. Passing it in a message would be a call
     // that waits for an answer, and nobody could give it yet.
+    let (agent, broker) = (std::process::id().cast_signed(), inner.is_some());
     match process::fork_sharing_descriptors().map_err(|e| fail(&e))? {
         Fork::Child => {
-            let watched = seccomp::watch().map_err(|e| e.to_string());
+            // Not closed here: its number would be the parent's to close as well.
+            let alone = inner.as_ref().map_or(Ok(()), |rules| here::enter(rules, agent));
+            let watched = alone.and_then(|()| seccomp::watch(broker).map_err(|e| e.to_string()));
             let watched = process::unshare_descriptors().map_err(|e| e.to_string()).and(watched);
             let number = watched.as_ref().map_or(-1, |number| *number);
             let _ = rustix::io::write(&report, &number.to_le_bytes());
+            let unwatched = watched.is_err();
             let mut why = watched.err().unwrap_or_default().into_bytes();
             why.resize(REASON, 0);
             let _ = rustix::io::write(&report, &why);
             drop(failed);
+            if broker && unwatched {
+                // Where the broker is the wall, nothing runs without it; the other side knows why.
+                process::leave(127);
+            }
             let result: Result<(), String> = prepare(manifest, facts, groups).and_then(|()| {
                 let put = |number, fd: &OwnedFd| {
                     process::put_descriptor(fd.as_fd(), number).map_err(|e| format!("standard descriptors: {e}"))
@@ -138,6 +148,9 @@ pub fn start(
             let mut failed = File::from(failed);
             // Until the child has a table of its own, what we close is closed for it as well.
             let listener = listener(&mut failed, pid).map_err(|e| Failure::new("witness", e))?;
+            if let (true, Err(why)) = (broker, &listener) {
+                return Err(Failure::new("broker", why));
+            }
             drop((report, null));
             if terminal.is_some() {
                 // Ctrl-C and a hangup are the command's. And with its parent in another session its group is orphaned:

@@ -1,9 +1,11 @@
 //! Watches one command from start to end: forwards what it writes, keeps its time, ends it and everything it started,
-//! and says how it ended. When [`run`] returns, no process but PID 1 is left that could be killed.
+//! and says how it ended. When [`run`] returns, no process of the command is left that could be killed.
 
 use super::channel::{Channel, Gone};
 use super::complaint::Complaint;
 use super::escalation::{Due, Escalation};
+use super::family::Family;
+use super::here::Without;
 use super::relay::Relay;
 use super::walls::Behind;
 use super::witness::Witness;
@@ -35,12 +37,13 @@ const SURVIVORS: usize = 64;
 /// # Errors
 /// Where it could not be started, or the host is gone (everything is killed by then).
 pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result<(), Over> {
-    let Behind { mut facts, mut groups, terminal, stub, routed, .. } = behind;
+    let Behind { mut facts, mut groups, terminal, stub, routed, places, without, .. } = behind;
     facts.relayed = if routed { observe::relayed(&manifest.network) } else { None };
+    let (inner, broker) = without.map(|Without { inner, broker, .. }| (inner, broker)).unzip();
     let relay = if routed { Some(Relay::new().map_err(|e| Failure::new("relay", e))?) } else { None };
     let children = process::child_signals().map_err(|e| Failure::new("signals", e))?;
     let mut observed = observe::observe(&facts);
-    let started = match spawn::start(manifest, &facts, &mut groups, terminal) {
+    let started = match spawn::start(manifest, &facts, &mut groups, terminal, inner) {
         Ok(started) => started,
         Err(failure) => {
             channel.send(&Frame::Ready { observed });
@@ -56,11 +59,11 @@ pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result
     channel.send(&Frame::Ready { observed });
     channel.send(&Frame::Started { pid: started.pid.cast_unsigned() });
     let mut watch = Watch::new(manifest, started, children, |listener| {
-        Witness::new(listener, stub, manifest.network.clone(), relay)
+        Witness::new(listener, stub, manifest.network.clone(), relay, &places.slots(), broker)
     });
     let watched = watch.follow(channel);
     // Whatever happened, and however it ended: nobody stays.
-    process::signal_all(libc::SIGKILL);
+    watch.family.signal(libc::SIGKILL);
     watched?;
     let mut ended = watch.ended;
     let (user, system, peak) = process::children_usage();
@@ -85,6 +88,7 @@ struct Source {
 }
 
 struct Watch {
+    family: Family,
     start: Instant,
     main: i32,
     children: OwnedFd,
@@ -115,6 +119,7 @@ impl Watch {
                 .and_then(|flags| rustix::fs::fcntl_setfl(&source.pipe, flags | OFlags::NONBLOCK));
         }
         Watch {
+            family: Family::of_this_process(),
             start: Instant::now(),
             main: started.pid,
             children,
@@ -150,7 +155,7 @@ impl Watch {
                 Some(Due::Terminate) => {
                     self.ended.timed_out = true;
                     channel.send(&Frame::Terminating { after_ms: self.timeout_ms });
-                    terminate_all();
+                    self.terminate_all();
                 }
                 Some(Due::Kill) => {
                     // Without a grace period nothing was sent before; the timeout ran out all the same.
@@ -171,7 +176,7 @@ impl Watch {
                     return Ok(None);
                 }
                 // Forks that were under way when the signal went round are caught by the next one.
-                process::signal_all(libc::SIGKILL);
+                self.family.signal(libc::SIGKILL);
                 self.turn(channel, Some(Duration::from_millis(20)))?;
             } else {
                 let wait = self.timers.wait(self.start.elapsed());
@@ -192,11 +197,11 @@ impl Watch {
             self.turn(channel, Some(left))?;
         }
         if !self.ended.killed {
-            self.ended.survivors = living();
+            self.ended.survivors = self.living();
         }
         let deadline = Instant::now() + REAP;
         loop {
-            process::signal_all(libc::SIGKILL);
+            self.family.signal(libc::SIGKILL);
             let (ended, nobody) = self.reap_all();
             *status = status.or(ended);
             if nobody {
@@ -204,7 +209,7 @@ impl Watch {
             }
             if Instant::now() >= deadline {
                 // Stuck in the kernel: named, and left to the end of the pid namespace.
-                self.ended.survivors = living();
+                self.ended.survivors = self.living();
                 return Ok(());
             }
             self.turn(channel, Some(Duration::from_millis(5)))?;
@@ -274,20 +279,20 @@ impl Watch {
         match request {
             ToAgent::Pause {} => {
                 if self.timers.pause(now) {
-                    process::signal_all(libc::SIGSTOP);
+                    self.family.signal(libc::SIGSTOP);
                     channel.send(&Frame::Paused { paused: true });
                 }
             }
             ToAgent::Resume {} => {
                 if self.timers.resume(now) {
-                    process::signal_all(libc::SIGCONT);
+                    self.family.signal(libc::SIGCONT);
                     channel.send(&Frame::Paused { paused: false });
                 }
             }
             ToAgent::Cancel {} => {
                 if self.timers.cancel(now) {
                     self.ended.cancelled = true;
-                    terminate_all();
+                    self.terminate_all();
                 }
             }
             ToAgent::Kill {} => {
@@ -306,9 +311,20 @@ impl Watch {
         }
     }
 
+    /// SIGTERM to everybody, and SIGCONT, without which a stopped process would not hear it.
+    fn terminate_all(&self) {
+        self.family.signal(libc::SIGTERM);
+        self.family.signal(libc::SIGCONT);
+    }
+
+    /// Who is there: `pid command line`. Zombies do not count: they are nobody's.
+    fn living(&self) -> Vec<String> {
+        self.family.members().into_iter().filter_map(describe).take(SURVIVORS).collect()
+    }
+
     fn kill_all(&mut self, channel: &mut Channel) {
         self.ended.killed = true;
-        process::signal_all(libc::SIGKILL);
+        self.family.signal(libc::SIGKILL);
         channel.send(&Frame::Killing {});
     }
 
@@ -342,21 +358,6 @@ impl Watch {
             }
         });
     }
-}
-
-/// SIGTERM to everybody, and SIGCONT, without which a stopped process would not hear it.
-fn terminate_all() {
-    process::signal_all(libc::SIGTERM);
-    process::signal_all(libc::SIGCONT);
-}
-
-/// Who is there beside PID 1: `pid command line`. Zombies do not count: they are nobody's.
-fn living() -> Vec<String> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let mut pids: Vec<u32> =
-        entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).filter(|pid| *pid != 1).collect();
-    pids.sort_unstable();
-    pids.into_iter().filter_map(describe).take(SURVIVORS).collect()
 }
 
 fn describe(pid: u32) -> Option<String> {

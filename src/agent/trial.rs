@@ -242,7 +242,8 @@ fn status(name: &str) -> String {
 
 fn capabilities() -> Seen {
     user()?;
-    process::drop_privileges().map_err(why)?;
+    process::drop_bounding_set().map_err(why)?;
+    process::drop_capabilities().map_err(why)?;
     let left: Vec<String> = ["CapPrm", "CapEff", "CapBnd", "CapAmb"].iter().map(|set| status(set)).collect();
     let none = left.iter().all(|set| !set.is_empty() && set.chars().all(|c| c == '0'));
     if none { Ok("none left".to_owned()) } else { Err(format!("left: {}", left.join(" "))) }
@@ -275,7 +276,7 @@ fn notified(inject: bool) -> Seen {
             let asked = || -> Result<i32, String> {
                 let socket =
                     rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).map_err(failed("socket"))?;
-                let number = seccomp::watch().map_err(why)?;
+                let number = seccomp::watch(false).map_err(why)?;
                 let _ = rustix::io::write(&tell, format!("{number}").as_bytes());
                 let mut byte = [0];
                 let _ = rustix::io::read(&go_on, &mut byte);
@@ -410,7 +411,8 @@ fn processes() -> Observed {
             apart(|| {
                 // Root is exempt as long as it has rights; in a cell it has another uid and none.
                 user()?;
-                process::drop_privileges().map_err(why)?;
+                process::drop_bounding_set().map_err(why)?;
+                process::drop_capabilities().map_err(why)?;
                 process::set_limit(Limit::Processes, PROCESSES, PROCESSES).map_err(|e| e.to_string())?;
                 Ok(many().to_string())
             }),

@@ -11,7 +11,9 @@
 //!   `/etc/shadow`, because the file is its own.
 
 use super::disk::{self, Meter};
+use super::here::Without;
 use super::observe::Facts;
+use super::places::Places;
 use super::spawn::Terminal;
 use super::witness::Stub;
 use super::{Failure, refuse, root, serve};
@@ -44,6 +46,10 @@ pub struct Behind {
     pub stub: Option<Stub>,
     /// Every address is the cell's own.
     pub routed: bool,
+    /// Where the cell's places are.
+    pub places: Places,
+    /// What the command gets where there are no namespaces.
+    pub without: Option<Without>,
     /// Only say what was observed.
     pub probe: bool,
 }
@@ -92,7 +98,7 @@ fn is_over(pipe: &OwnedFd) -> bool {
 }
 
 /// Takes exactly one frame from standard input; what follows is for PID 1.
-fn read_spec() -> Result<Spec, Failure> {
+pub(super) fn read_spec() -> Result<Spec, Failure> {
     let fail = |e: &dyn std::fmt::Display| Failure::new("spec", e);
     let mut input =
         std::fs::File::from(rustix::io::dup(std::os::fd::AsFd::as_fd(&std::io::stdin())).map_err(|e| fail(&e))?);
@@ -150,6 +156,7 @@ fn start(
                     starter_lives: Some(starter_lives),
                     terminal,
                     probe: spec.probe,
+                    ..Behind::default()
                 })),
                 // Whatever could not be built: there is nobody to build it for, and it says nothing about this machine.
                 Err(_) if is_over(&starter_lives) => Side::Orphaned,
@@ -230,7 +237,8 @@ fn build(
     let (uid, gid) = (rustix::fs::Uid::from_raw(ids::INNER), rustix::fs::Gid::from_raw(ids::INNER));
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|e| Failure::new("ids", e))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|e| Failure::new("ids", e))?;
-    process::drop_privileges().map_err(fail("capabilities"))?;
+    process::drop_bounding_set().map_err(fail("capabilities"))?;
+    process::drop_capabilities().map_err(fail("capabilities"))?;
     // After the ids: a change of ids makes a process dumpable or not by rules of its own.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|e| Failure::new("dumpable", e))?;
@@ -247,13 +255,14 @@ fn build(
         disk_bytes: spec.disk_bytes,
         cpus: spec.cpus,
         mapped_from_root: owner.is_some(),
+        here: None,
         relayed: None,
     };
     Ok((facts, stub))
 }
 
 /// Replaces the three standard descriptors by `/dev/null`.
-fn close_stdio() {
+pub(super) fn close_stdio() {
     let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else { return };
     for number in 0..3 {
         let _ = process::put_descriptor(std::os::fd::AsFd::as_fd(&null), number);

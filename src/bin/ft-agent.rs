@@ -1,13 +1,17 @@
 //! The agent's entry. It is started by a cell, never by a person.
 
-/// Without an argument it is PID 1 of a container whose engine built the walls; with `--walls` it builds them itself;
-/// with `--try DIR` it says which of them can be had.
+/// Without an argument it is PID 1 of a container whose engine built the walls; with `--walls` it builds them itself,
+/// with `--here` it does without namespaces; with `--try DIR` it says which of them can be had.
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
+    use firsttry::agent::Mode;
     let mut words = std::env::args_os().skip(1);
-    match (words.next(), words.next()) {
-        (Some(mode), Some(scratch)) if mode == "--try" => firsttry::agent::trials(scratch.as_ref()),
-        (mode, _) => firsttry::agent::main(mode.is_some_and(|mode| mode == "--walls")),
+    let mode = words.next();
+    match (mode.as_deref().and_then(std::ffi::OsStr::to_str), words.next()) {
+        (Some("--try"), Some(scratch)) => firsttry::agent::trials(scratch.as_ref()),
+        (Some("--walls"), _) => firsttry::agent::main(Mode::Raise),
+        (Some("--here"), _) => firsttry::agent::main(Mode::Here),
+        _ => firsttry::agent::main(Mode::Behind),
     }
 }
 

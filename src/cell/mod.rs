@@ -6,6 +6,7 @@
 
 mod conversation;
 mod handshake;
+pub mod here;
 pub mod namespaces;
 mod relay;
 mod scratch;
@@ -15,6 +16,7 @@ mod terminal;
 
 pub use conversation::{Finished, run};
 pub use handshake::{Conversation, Wrong};
+pub use here::Here;
 pub use namespaces::{Namespaces, Probe, Unavailable, probe, trials};
 pub use relay::{Resolver, Resolving};
 pub use scratch::remove_scratch;
@@ -82,6 +84,43 @@ pub trait Cell: Sync {
     /// # Errors
     /// [`CellError::Unsupported`] where these walls can't be had here, [`CellError::Launch`] where it failed.
     fn launch(&self, walls: &Walls) -> impl Future<Output = Result<Live, CellError>> + Send;
+}
+
+/// The kind that a machine gives, known when the program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnyCell {
+    /// Namespaces.
+    Namespaces(Namespaces),
+    /// None to be had.
+    Here(Here),
+}
+
+impl AnyCell {
+    /// A cell of this kind, where it is raised by our own agent; with the caller's terminal in it, for a manifest with
+    /// `passthrough`.
+    #[must_use]
+    pub fn of(kind: CellKind, terminal: bool) -> AnyCell {
+        match kind {
+            CellKind::Here => AnyCell::Here(Here { terminal }),
+            CellKind::Namespaces | CellKind::Container => AnyCell::Namespaces(Namespaces { terminal }),
+        }
+    }
+}
+
+impl Cell for AnyCell {
+    fn kind(&self) -> CellKind {
+        match self {
+            AnyCell::Namespaces(cell) => cell.kind(),
+            AnyCell::Here(cell) => cell.kind(),
+        }
+    }
+
+    async fn launch(&self, walls: &Walls) -> Result<Live, CellError> {
+        match self {
+            AnyCell::Namespaces(cell) => cell.launch(walls).await,
+            AnyCell::Here(cell) => cell.launch(walls).await,
+        }
+    }
 }
 
 /// A cell whose agent was started. Dropping it ends it.
@@ -182,10 +221,11 @@ pub fn step_owner() -> Option<(u32, u32)> {
     None
 }
 
-/// Removes the control groups that killed runs left. Returns how many.
+/// Ends the processes and removes the control groups and temporary files that killed runs left. Returns how many.
 pub fn sweep() -> usize {
+    // Processes first: a group with somebody in it can't be removed.
     #[cfg(target_os = "linux")]
-    return crate::linux::cgroup::sweep();
+    return here::sweep() + crate::linux::cgroup::sweep();
     #[cfg(not(target_os = "linux"))]
     0
 }

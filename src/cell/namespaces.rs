@@ -10,6 +10,9 @@ use crate::lock::CellKind;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "cells are Linux"))]
 pub static AGENT: &[u8] = include_bytes!(env!("FT_AGENT"));
 
+/// How the agent is asked to raise namespaces.
+const RAISE: &str = "--walls";
+
 /// Cells made of namespaces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Namespaces {
@@ -49,6 +52,12 @@ pub enum Unavailable {
     /// The kernel lacks a call.
     #[error("this kernel is too old, Linux 5.12 is needed ({0})")]
     Kernel(String),
+    /// No Landlock, without which a cell that has no namespaces has no wall around files.
+    #[error("{0}")]
+    Landlock(String),
+    /// Root that may not become the user of its steps, or whose files that user does not get to.
+    #[error("{0}")]
+    Root(String),
     /// Something else.
     #[error("{0}")]
     Other(String),
@@ -73,6 +82,8 @@ impl Unavailable {
                  systempaths=unconfined` and, where AppArmor is on, `--security-opt apparmor=unconfined`"
             }
             Unavailable::Kernel(_) => "use a newer kernel",
+            Unavailable::Landlock(_) => "start the kernel with `lsm=landlock,...`, or use a newer one",
+            Unavailable::Root(_) => "start it as an ordinary user who has these files (`docker run --user 1000`)",
             Unavailable::Other(_) => "the message names what the kernel refused; allow it, or run on another machine",
         }
     }
@@ -84,14 +95,14 @@ impl Cell for Namespaces {
     }
 
     async fn launch(&self, walls: &Walls) -> Result<Live, CellError> {
-        start::launch(walls, self.terminal).await
+        start::launch(walls, self.terminal, RAISE).await
     }
 }
 
 /// Tries to raise a cell with nothing in it.
 #[must_use]
 pub fn probe() -> Probe {
-    start::probe()
+    start::probe(RAISE)
 }
 
 /// Tries every wall and limit by itself, as this user, and says what was seen. For people: a cell is [`probe`]d whole.
@@ -103,25 +114,25 @@ pub fn trials() -> std::io::Result<Vec<Observed>> {
 }
 
 #[cfg(not(target_os = "linux"))]
-mod start {
+pub(super) mod start {
     use super::{CellError, Handle, Live, Observed, Probe, Unavailable, Walls};
 
     pub(super) fn trials() -> std::io::Result<Vec<Observed>> {
         Ok(Vec::new())
     }
 
-    pub(super) async fn launch(_: &Walls, _: bool) -> Result<Live, CellError> {
+    pub(in crate::cell) async fn launch(_: &Walls, _: bool, _: &str) -> Result<Live, CellError> {
         let _: Option<Box<dyn Handle>> = None;
         Err(CellError::Unsupported { kind: "namespaces", what: "Linux".to_owned() })
     }
 
-    pub(super) fn probe() -> Probe {
+    pub(in crate::cell) fn probe(_: &str) -> Probe {
         Probe { unavailable: Some(Unavailable::NotLinux), observed: Vec::new() }
     }
 }
 
 #[cfg(target_os = "linux")]
-mod start {
+pub(super) mod start {
     use super::{AGENT, CellError, Handle, Live, Observed, Probe, Unavailable, Walls};
     use crate::cell::{Conversation, Work};
     use crate::frame::{BoundPath, Bytes, Decoder, Frame, Payload, Spec, ToAgent, ToHelper};
@@ -178,7 +189,7 @@ mod start {
         start(&path)
     }
 
-    pub(super) async fn launch(walls: &Walls, terminal: bool) -> Result<Live, CellError> {
+    pub(in crate::cell) async fn launch(walls: &Walls, terminal: bool, mode: &str) -> Result<Live, CellError> {
         let what = |what: &str| {
             let what = what.to_owned();
             move |source: io::Error| CellError::Launch { what, source }
@@ -190,7 +201,7 @@ mod start {
         let mut child = with_agent(&walls.scratch, |path| {
             tokio::process::Command::new(path)
                 .arg0("ft-agent")
-                .arg("--walls")
+                .arg(mode)
                 .env_clear()
                 .current_dir("/")
                 .stdin(Stdio::piped())
@@ -265,17 +276,20 @@ mod start {
         }
     }
 
-    pub(super) fn probe() -> Probe {
-        match try_one() {
+    pub(in crate::cell) fn probe(mode: &str) -> Probe {
+        match try_one(mode) {
             Ok(probe) => probe,
             Err(e) => Probe { unavailable: Some(Unavailable::Other(e.to_string())), observed: Vec::new() },
         }
     }
 
-    fn try_one() -> Result<Probe, Box<dyn std::error::Error>> {
+    fn try_one(mode: &str) -> Result<Probe, Box<dyn std::error::Error>> {
+        use std::os::unix::fs::PermissionsExt;
         let place = std::env::temp_dir();
         leftovers::sweep(&place);
         let scratch = leftovers::folder_in(&place)?;
+        // A step that root starts has another user, and no way into a directory that is root's alone.
+        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o711))?;
         let spec = Spec {
             scratch: Bytes(scratch.path().as_os_str().as_bytes().to_vec()),
             probe: true,
@@ -287,7 +301,7 @@ mod start {
         };
         let mut child = with_agent(scratch.path(), |path| {
             std::process::Command::new(path)
-                .arg("--walls")
+                .arg(mode)
                 .env_clear()
                 .current_dir("/")
                 .stdin(Stdio::piped())
@@ -363,6 +377,12 @@ mod start {
     /// What a failure means on this system. The trial decided that it fails; this only looks for the reason.
     fn explain(message: &str, sysctl: &dyn Fn(&str) -> Option<String>) -> Unavailable {
         let message = message.to_owned();
+        if message.starts_with("Landlock") {
+            return Unavailable::Landlock(message);
+        }
+        if message.starts_with("ids") || message.starts_with("reach") {
+            return Unavailable::Root(message);
+        }
         let is = |name: &str, value: &str| sysctl(name).as_deref() == Some(value);
         if message.contains("mount_setattr") && message.contains("os error 38") {
             return Unavailable::Kernel(message);
@@ -397,7 +417,7 @@ mod start {
 
         #[test]
         fn a_cell_can_be_raised_here_and_its_walls_hold() {
-            let probe = probe();
+            let probe = probe(super::super::RAISE);
             assert_eq!(probe.unavailable, None);
             for wall in ["network", "pid", "user", "capabilities", "no_new_privs", "seccomp", "mounts", "witness"] {
                 assert!(probe.observed.iter().any(|o| o.wall == wall && o.enforced), "{wall}: {:?}", probe.observed);

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::jobs::CellJobs;
 use super::survey::{self, Asked, Survey};
-use crate::cell::Namespaces;
+use crate::cell::AnyCell;
 use crate::cli::Env;
 use crate::code::{ExitCode, ParityCode};
 use crate::environment::Progress;
@@ -157,7 +157,7 @@ pub(super) fn build(context: &Context, repo: &Repo, force: bool) -> Result<Strin
     let there = !force && store.path(&key).is_dir();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::broken)?;
     let spool = repo.state_dir().join("env").join(format!("jobs.tmp-{}", std::process::id()));
-    let cell = Namespaces::default();
+    let cell = AnyCell::of(super::survey::machine().kind(), false);
     let mut jobs = CellJobs::new(&cell, spool.clone());
     let mut face = ui::Face::new(context.style.clone());
     let mut report = |p: Progress| face.glimpse(&glimpse(&p));

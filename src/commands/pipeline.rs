@@ -7,7 +7,7 @@ use super::survey::{self, Asked, Survey};
 use super::{publish, runs};
 use crate::artifacts::RunDir;
 use crate::bytecode;
-use crate::cell::{self, Namespaces};
+use crate::cell::{self, AnyCell};
 use crate::code::ParityCode;
 use crate::environment::interpreter::Interpreter;
 use crate::environment::store::{BuildError, Ready, State};
@@ -15,7 +15,7 @@ use crate::environment::{Progress, RunJob, kept_layer, lib_dir, project};
 use crate::event::{EnvironmentInfo, EventKind, SnapshotInfo};
 use crate::finding::Finding;
 use crate::frame::ToAgent;
-use crate::lock::{Lock, Project};
+use crate::lock::{CellKind, Lock, Project};
 use crate::outcome::Outcome;
 use crate::plan::inputs::{Command, EnvironmentFacts, Request};
 use crate::plan::{self, Plan};
@@ -219,7 +219,7 @@ impl Drive<'_> {
             }
         }
         let lent = self.lend_terminal()?;
-        session::steps(self.recorder, &Namespaces { terminal: world.terminal }, &world, &plan, self.signals).await;
+        session::steps(self.recorder, &AnyCell::of(plan.cell, world.terminal), &world, &plan, self.signals).await;
         drop(lent);
         if collects {
             // The tree was looked at before the environment was built, and taken after it: only if both are the same tree
@@ -289,7 +289,7 @@ impl Drive<'_> {
             }
         }
         let (progress, mut progressed) = tokio::sync::mpsc::unbounded_channel::<Progress>();
-        let cell = Namespaces::default();
+        let cell = AnyCell::of(survey.facts.machine.kind(), false);
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
         let mut obeying = Obeying::new(jobs.asked());
         let ready = {
@@ -384,7 +384,8 @@ impl Drive<'_> {
             && plan.steps.iter().any(|step| step.project)
             && let Some(interpreter) = &survey.interpreter
         {
-            self.project(&mut world, interpreter, survey.facts.commit_time).await?;
+            let kind = plan.cell;
+            self.project(&mut world, interpreter, survey.facts.commit_time, kind).await?;
         }
         Ok(world)
     }
@@ -395,6 +396,7 @@ impl Drive<'_> {
         world: &mut World,
         interpreter: &Interpreter,
         commit_time: Option<u64>,
+        kind: CellKind,
     ) -> Result<(), Stop> {
         let Some(env) = world.env.clone() else { return Ok(()) };
         let stage = self.recorder.stage_started("project", "as an editable install makes it");
@@ -411,7 +413,7 @@ impl Drive<'_> {
         }
         let parts = project::World { interpreter, env: &env, lib: &world.lib, source_date_epoch: commit_time };
         let job = project::layer_job(&parts, world.trees.clone(), out.clone(), scratch);
-        let cell = Namespaces::default();
+        let cell = AnyCell::of(kind, false);
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
         let mut obeying = Obeying::new(jobs.asked());
         let end = {

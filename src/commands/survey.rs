@@ -291,10 +291,17 @@ fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-fn machine() -> MachineFacts {
-    let probe = cell::probe();
+/// What cells this machine gives, found by raising one of each kind until one stands.
+pub(super) fn machine() -> MachineFacts {
+    let explained = |why: &cell::Unavailable| (why.to_string(), why.fix().to_owned());
+    let mut probe = cell::probe();
+    let no_namespaces = probe.unavailable.as_ref().map(explained);
+    if no_namespaces.is_some() {
+        probe = cell::here::probe();
+    }
     MachineFacts {
-        no_namespaces: probe.unavailable.as_ref().map(|why| (why.to_string(), why.fix().to_owned())),
+        no_here: no_namespaces.as_ref().and(probe.unavailable.as_ref().map(explained)),
+        no_namespaces,
         cpus: cpus(),
         limits_missing: limits_missing(&probe.observed),
     }

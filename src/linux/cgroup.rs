@@ -224,7 +224,8 @@ fn put(directory: &Path, file: &str, value: u64) -> io::Result<()> {
 }
 
 /// When a process started, in clock ticks since boot: with its number, a name that no other process ever has.
-fn started(pid: u32) -> Option<u64> {
+#[must_use]
+pub fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the command in parentheses and may hold anything; the start is field 22, proc_pid_stat(5).
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()

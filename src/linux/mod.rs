@@ -6,11 +6,13 @@
 
 pub mod cgroup;
 pub mod ids;
+pub mod landlock;
 pub mod namespaces;
 pub mod notify;
 pub mod process;
 pub mod route;
 pub mod seccomp;
+pub mod socket;
 pub mod trial;
 
 use std::io;

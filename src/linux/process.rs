@@ -79,6 +79,27 @@ pub fn signal_all(signal: i32) -> bool {
     check(unsafe { libc::kill(-1, signal) }).is_ok()
 }
 
+/// Makes this process the new parent of those of its descendants whose own parent ends, prctl(2).
+///
+/// # Errors
+/// None that is known.
+pub fn adopt_orphans() -> io::Result<()> {
+    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))?;
+    Ok(())
+}
+
+/// Lets this process be killed when its parent dies, prctl(2); at once where it is not `parent` any more.
+///
+/// # Errors
+/// None that is known.
+pub fn die_with(parent: i32) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent) {
+        leave(1);
+    }
+    Ok(())
+}
+
 /// Sends a signal to one process. A process that is gone already is no error.
 pub fn signal(pid: i32, signal: i32) {
     // SAFETY: has no memory preconditions.
@@ -239,21 +260,28 @@ pub fn close_on_exec_from_three() {
     }
 }
 
-/// The type (`SOCK_STREAM`, `SOCK_DGRAM`, ...) of a socket that another process has open under this number, and whether
-/// it is non-blocking, pidfd_getfd(2). `None` where it is no socket, or the right to trace that process is missing:
-/// engines forbid it.
-#[must_use]
-pub fn socket_type_of(pid: u32, number: u32) -> Option<(i32, bool)> {
+/// A copy of a descriptor that another process has open under this number, pidfd_getfd(2).
+///
+/// # Errors
+/// EBADF where there is none; EPERM where the right to trace that process is missing, and where an engine forbids it.
+pub fn descriptor_of(pid: u32, number: u32) -> io::Result<OwnedFd> {
     // SAFETY: plain numbers; each descriptor that comes back is new and ours.
     unsafe {
-        let pid_fd = check(libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int).ok()?;
+        let pid_fd = check(libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int)?;
         let pid_fd = OwnedFd::from_raw_fd(pid_fd);
-        let fd = check(libc::syscall(libc::SYS_pidfd_getfd, pid_fd.as_raw_fd(), number, 0) as libc::c_int).ok()?;
-        let fd = OwnedFd::from_raw_fd(fd);
-        let flags = rustix::fs::fcntl_getfl(&fd).ok()?;
-        let kind = rustix::net::sockopt::socket_type(&fd).ok()?.as_raw().cast_signed();
-        Some((kind, flags.contains(rustix::fs::OFlags::NONBLOCK)))
+        let fd = check(libc::syscall(libc::SYS_pidfd_getfd, pid_fd.as_raw_fd(), number, 0) as libc::c_int)?;
+        Ok(OwnedFd::from_raw_fd(fd))
     }
+}
+
+/// The type (`SOCK_STREAM`, `SOCK_DGRAM`, ...) of a socket that another process has open under this number, and whether
+/// it is non-blocking. `None` where it is no socket, or can't be had.
+#[must_use]
+pub fn socket_type_of(pid: u32, number: u32) -> Option<(i32, bool)> {
+    let fd = descriptor_of(pid, number).ok()?;
+    let flags = rustix::fs::fcntl_getfl(&fd).ok()?;
+    let kind = rustix::net::sockopt::socket_type(&fd).ok()?.as_raw().cast_signed();
+    Some((kind, flags.contains(rustix::fs::OFlags::NONBLOCK)))
 }
 
 /// Replaces this process, execve(2). Returns only on failure.
@@ -308,12 +336,11 @@ pub fn set_limit(limit: Limit, soft: u64, hard: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives up every capability for good: bounding set, ambient set, and all three sets of this process; and the chance to
-/// get one back by executing something (`no_new_privs`).
+/// Gives up the chance to ever get a capability back by executing something: the bounding set becomes empty.
 ///
 /// # Errors
-/// EPERM where the bounding set can't be lowered (no CAP_SETPCAP over the user namespace).
-pub fn drop_privileges() -> Result<(), CallError> {
+/// EPERM without CAP_SETPCAP over the user namespace.
+pub fn drop_bounding_set() -> Result<(), CallError> {
     // Linux has 41 capabilities; EINVAL ends the list on kernels with fewer, or newer ones are dropped as well.
     for capability in 0..64 {
         // SAFETY: plain numbers.
@@ -324,6 +351,15 @@ pub fn drop_privileges() -> Result<(), CallError> {
         check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })
             .named(|| format!("drop capability {capability} from the bounding set"))?;
     }
+    Ok(())
+}
+
+/// Gives up every capability of this process: ambient set and all three sets; and what executing a program could give
+/// (`no_new_privs`).
+///
+/// # Errors
+/// None that is known.
+pub fn drop_capabilities() -> Result<(), CallError> {
     rustix::thread::clear_ambient_capability_set().named(|| "clear the ambient capabilities".to_owned())?;
     let none = rustix::thread::CapabilitySet::empty();
     rustix::thread::set_capabilities(

@@ -203,6 +203,49 @@ const WATCH: &[Row] = &[
     (libc::SYS_pidfd_getfd, Always, Permission),
 ];
 
+/// What the broker of a cell without namespaces decides, beside [`WATCH`]: sockets come from it, and processes outside
+/// of the cell are in reach of their own user.
+const BROKER: &[Row] = &[
+    // It makes the sockets, so that it can perform what is asked of them.
+    (libc::SYS_socket, Is(0, libc::AF_UNIX as u32), Ask),
+    (libc::SYS_socket, Is(0, libc::AF_INET as u32), Ask),
+    (libc::SYS_socket, Is(0, libc::AF_INET6 as u32), Ask),
+    (libc::SYS_socketpair, Masked(1, 0xf, libc::SOCK_DGRAM as u32), Ask),
+    // By path: of a file that this user may write anyway, unless Landlock knows the call.
+    (libc::SYS_truncate, Always, Ask),
+    (libc::SYS_bind, Always, Ask),
+    (libc::SYS_listen, Always, Ask),
+    // To processes of the cell alone. Process ids stand in registers, which nobody rewrites.
+    (libc::SYS_kill, Always, Ask),
+    (libc::SYS_tkill, Always, Ask),
+    (libc::SYS_tgkill, Always, Ask),
+    (libc::SYS_rt_sigqueueinfo, Always, Ask),
+    (libc::SYS_rt_tgsigqueueinfo, Always, Ask),
+    (libc::SYS_pidfd_open, Always, Ask),
+    // It takes the descriptor of any /proc/PID as well. Without it, C libraries and Python signal by number.
+    (libc::SYS_pidfd_send_signal, Always, Unknown),
+    (libc::SYS_prlimit64, NotZero(0), Ask),
+    (libc::SYS_sched_setaffinity, NotZero(0), Ask),
+    (libc::SYS_sched_setscheduler, NotZero(0), Ask),
+    (libc::SYS_sched_setparam, NotZero(0), Ask),
+    (libc::SYS_sched_setattr, NotZero(0), Ask),
+    (libc::SYS_setpriority, Is(0, libc::PRIO_USER as u32), Permission),
+    (libc::SYS_setpriority, NotZero(1), Ask),
+    (libc::SYS_ioprio_set, Is(0, 3), Permission),
+    (libc::SYS_ioprio_set, NotZero(1), Ask),
+    (libc::SYS_move_pages, NotZero(0), Permission),
+    (libc::SYS_migrate_pages, NotZero(0), Permission),
+    (libc::SYS_process_madvise, Always, Permission),
+    // A file that becomes ready signals its owner, which can be any process of the user: fcntl(2).
+    (libc::SYS_fcntl, Is(1, libc::F_SETOWN as u32), Ask),
+    (libc::SYS_fcntl, Is(1, 15), Permission),     // F_SETOWN_EX
+    (libc::SYS_ioctl, Is(1, 0x8901), Permission), // FIOSETOWN
+    (libc::SYS_ioctl, Is(1, 0x8902), Permission), // SIOCSPGRP
+    // Two processes with one descriptor table and no thread between them: nobody needs it, and whoever decides about a
+    // descriptor of one must not look after the other.
+    (libc::SYS_clone, Masked(0, (libc::CLONE_FILES | libc::CLONE_THREAD) as u32, libc::CLONE_FILES as u32), Permission),
+];
+
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e; // AUDIT_ARCH_X86_64
 #[cfg(target_arch = "aarch64")]
@@ -302,15 +345,17 @@ pub fn install() -> Result<(), CallError> {
 
 /// Puts the witness's filter over this process and all its children, for good, and gives the number of its listener,
 /// which stands close-on-exec in this process's descriptor table. `no_new_privs` must be set. Between this and exec
-/// nothing may be called that is watched: nobody answers yet.
+/// nothing may be called that is watched: nobody answers yet. With `broker` the calls that a cell without namespaces
+/// decides about are watched too.
 ///
 /// # Errors
 /// EBUSY inside another program that watches, EACCES without `no_new_privs`, EINVAL before Linux 5.0.
-pub fn watch() -> Result<RawFd, CallError> {
+pub fn watch(broker: bool) -> Result<RawFd, CallError> {
     let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    let table = if broker { [WATCH, BROKER].concat() } else { WATCH.to_vec() };
     // Without it (before Linux 5.19) a signal interrupts a call that was answered already, and it is made again.
-    set(WATCH, listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
-        .or_else(|e| if e.raw_os_error() == Some(libc::EINVAL) { set(WATCH, listener) } else { Err(e) })
+    set(&table, listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+        .or_else(|e| if e.raw_os_error() == Some(libc::EINVAL) { set(&table, listener) } else { Err(e) })
         .named(|| "install the witness's seccomp filter".to_owned())
 }
 

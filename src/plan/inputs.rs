@@ -1,5 +1,6 @@
 //! What the plan is made from, beside the lock. Plain values: `cli` fills the request, `facts` fills the facts.
 
+use crate::lock::CellKind;
 use crate::repo::Source;
 use camino::Utf8PathBuf;
 use std::collections::BTreeMap;
@@ -135,8 +136,19 @@ pub struct EnvironmentFacts {
 pub struct MachineFacts {
     /// Why the namespaces cell can't be raised, and what to change; `None` where it can.
     pub no_namespaces: Option<(String, String)>,
+    /// Why not even a cell without namespaces can be had, and what to change; `None` where it can, or where it is not
+    /// needed.
+    pub no_here: Option<(String, String)>,
     /// Processors that this process may use.
     pub cpus: usize,
     /// Limits that can't be applied here: `memory`, `pids`, `disk`.
     pub limits_missing: Vec<String>,
+}
+
+impl MachineFacts {
+    /// The strongest kind of cell in venv mode.
+    #[must_use]
+    pub fn kind(&self) -> CellKind {
+        if self.no_namespaces.is_some() { CellKind::Here } else { CellKind::Namespaces }
+    }
 }

@@ -91,7 +91,7 @@ pub fn plan(lock: &Lock, facts: &Facts, request: &Request) -> (Plan, Vec<Finding
         }
         .to_owned(),
         lock_sha256: lock.sha256.clone(),
-        cell: CellKind::Namespaces,
+        cell: facts.machine.kind(),
         python: facts.python.as_ref().map_or_else(|| lock.python.clone(), |python| python.version.clone()),
         environment: facts.environment.as_ref().map(|environment| environment.key.clone()),
         tool_versions,
@@ -110,8 +110,12 @@ pub fn minor(version: &str) -> &str {
     version.match_indices('.').nth(1).map_or(version, |(at, _)| &version[..at])
 }
 
-/// `cpu_count` is for the run: an affinity mask and the parallelism.
+/// `cpu_count` is for the run: an affinity mask and the parallelism. Steps that share loopback and `/tmp` run one at a
+/// time.
 fn parallel(lock: &Lock, facts: &Facts, request: &Request) -> usize {
+    if facts.machine.kind() == CellKind::Here {
+        return 1;
+    }
     let machine = facts.machine.cpus.max(1);
     let locked = lock.limits.cpu_count.map_or(machine, |n| machine.min(n as usize));
     request.jobs.unwrap_or(locked).max(1)

@@ -82,21 +82,25 @@ fn container(lock: &Lock, request: &Request) -> Option<Finding> {
 }
 
 fn cell(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
-    let (reason, fix) = facts.machine.no_namespaces.as_ref()?;
+    let (reason, fix_namespaces) = facts.machine.no_namespaces.as_ref()?;
     if matches!(request.command, Command::Check { collect: false }) {
         return None;
     }
-    let minimum = match lock.cell_minimum {
-        CellKind::Here => "and the weaker kind `here` is not in this ft yet",
-        _ => "and `cell.minimum` asks for them",
+    let (why, fix) = match (lock.cell_minimum, &facts.machine.no_here) {
+        (CellKind::Here, None) => return None,
+        (CellKind::Here, Some((why, fix))) => (
+            format!("and neither can a cell without them ({why})"),
+            format!("for namespaces: {fix_namespaces}; for a cell without them: {fix}"),
+        ),
+        _ => ("and `cell.minimum` asks for them".to_owned(), fix_namespaces.clone()),
     };
     Some(
         Finding::new(
             ParityCode::POLICY_UNENFORCEABLE,
             GATE,
-            format!("no namespaces can be had on this machine ({reason}), {minimum}"),
+            format!("no namespaces can be had on this machine ({reason}), {why}"),
         )
-        .hint(fix.clone()),
+        .hint(fix),
     )
 }
 

@@ -124,7 +124,13 @@ fn every_deviation_has_its_own_code() {
         (ask(|r| r.pytest_addopts = Some("-q -k slow".into())), ParityCode::SCOPE_NARROWED),
         (ask(|r| r.only = vec!["ruff".into()]), ParityCode::SCOPE_NARROWED),
         (ask(|r| r.container = true), ParityCode::IMAGE_NOT_PINNED),
-        (fact(|f| f.machine.no_namespaces = Some(("x".into(), "y".into()))), ParityCode::POLICY_UNENFORCEABLE),
+        (
+            fact(|f| {
+                f.machine.no_namespaces = Some(("x".into(), "y".into()));
+                f.machine.no_here = Some(("x".into(), "y".into()));
+            }),
+            ParityCode::POLICY_UNENFORCEABLE,
+        ),
     ];
     for (found, expected) in cases {
         assert_eq!(found, [expected]);

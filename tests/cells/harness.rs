@@ -1,6 +1,6 @@
 //! What the tests share: a tree, a scratch directory, a cell around one command.
 
-use firsttry::cell::{self, CellError, Finished, Mount, Namespaces, Walls, Work};
+use firsttry::cell::{self, Cell, CellError, Finished, Mount, Namespaces, Walls, Work};
 use firsttry::frame::{Frame, Manifest, ToAgent};
 use firsttry::step::{Limits, Network};
 use std::fs;
@@ -143,11 +143,11 @@ impl Fixture {
         self.run_in_with(&Namespaces::default(), react)
     }
 
-    pub fn run_in(&self, cell: &Namespaces) -> Ran {
+    pub fn run_in(&self, cell: &impl Cell) -> Ran {
         self.run_in_with(cell, |_, _| {})
     }
 
-    pub fn run_in_with(&self, cell: &impl cell::Cell, mut react: impl FnMut(&Frame, &mpsc::Sender<ToAgent>)) -> Ran {
+    pub fn run_in_with(&self, cell: &impl Cell, mut react: impl FnMut(&Frame, &mpsc::Sender<ToAgent>)) -> Ran {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (ask, control) = mpsc::channel(8);

@@ -9,6 +9,7 @@ mod container;
 mod death;
 mod ends;
 mod harness;
+mod here;
 mod hostile;
 mod limits;
 mod network;

@@ -245,6 +245,11 @@ impl Project {
         self.finish(self.command(env!("CARGO_BIN_EXE_ft"), args).output().unwrap())
     }
 
+    /// Calls another program that calls `ft`.
+    pub fn run(&self, program: &str, args: &[&str]) -> Ran {
+        self.finish(self.command(program, args).output().unwrap())
+    }
+
     /// Calls `ft` with variables of this call alone.
     pub fn ft_with(&self, vars: &[(&str, &str)], args: &[&str]) -> Ran {
         let mut command = self.command(env!("CARGO_BIN_EXE_ft"), args);

@@ -11,5 +11,6 @@ mod face;
 mod first_run;
 mod forged;
 mod harness;
+mod here;
 mod network;
 mod shell;

@@ -47,6 +47,27 @@ pub fn parse(bytes: &[u8], datagram: bool) -> Address {
     }
 }
 
+/// The bytes of an address, for an IPv6 socket where `six`.
+pub fn bytes(at: SocketAddr, six: bool) -> Vec<u8> {
+    let family = |family: i32| (family as u16).to_ne_bytes();
+    let port = at.port().to_be_bytes();
+    match at.ip() {
+        IpAddr::V4(ip) if !six => [&family(libc::AF_INET)[..], &port, &ip.octets(), &[0; 8]].concat(),
+        ip => {
+            let octets = match ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                IpAddr::V6(ip) => ip.octets(),
+            };
+            [&family(libc::AF_INET6)[..], &port, &[0; 4], &octets, &[0; 4]].concat()
+        }
+    }
+}
+
+/// The bytes of a unix socket's address.
+pub fn unix_bytes(path: &[u8]) -> Vec<u8> {
+    [&(libc::AF_UNIX as u16).to_ne_bytes()[..], path, &[0]].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,7 +118,10 @@ mod tests {
                 IpAddr::V4(a) => v4(libc::AF_INET, port, a.octets()),
                 IpAddr::V6(a) => v6(port, a.octets()),
             };
-            prop_assert_eq!(parse(&bytes, false), Address::Inet((address.to_canonical(), port).into()));
+            let read = Address::Inet((address.to_canonical(), port).into());
+            prop_assert_eq!(parse(&bytes, false), read.clone());
+            prop_assert_eq!(parse(&super::bytes((address, port).into(), true), false), read.clone());
+            prop_assert_eq!(parse(&super::bytes((address, port).into(), false), false), read);
         }
 
         #[test]

@@ -2,15 +2,18 @@
 //!
 //! In a cell with a network namespace of its own nothing can get out, so that the witness only explains: what it lets
 //! proceed meets the empty namespace, and a process that rewrites an address while it is looked at deceives the report
-//! at most, and reaches nobody. Calls wait for their answer; everything about a process is read before it gets one.
+//! at most, and reaches nobody. Where there is no such namespace, its [`Broker`] performs every call itself. Calls wait for their answer; everything about a process is read before it gets one.
 
 mod address;
+mod broker;
 mod current;
 mod dns;
 mod log;
+mod sockets;
 mod stub;
 mod task;
 
+pub use broker::Broker;
 pub use current::SIZE as SLOTS_SIZE;
 pub use stub::Stub;
 
@@ -66,6 +69,8 @@ pub struct Witness {
     dialing: HashMap<u64, Attempt>,
     /// Who pointed a socket at an address where datagrams are taken, and has sent nothing yet.
     pointed: HashMap<SocketAddr, Attempt>,
+    /// Performs what is asked for, where no namespace stands behind an answer.
+    broker: Option<Broker>,
     current: Current,
     start: Instant,
     log: Log,
@@ -99,6 +104,16 @@ struct Remembered {
     stamps: Vec<u32>,
 }
 
+/// What a destination is, before anything is done about it.
+enum Weighed {
+    /// It stays in the cell.
+    Nothing,
+    /// The same thread was refused it before, and it is counted.
+    Again(Verdict),
+    /// It leads out of the cell.
+    Leads { attempt: Box<Attempt>, at: SocketAddr, datagram: bool, non_blocking: bool },
+}
+
 /// One destination of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Target {
@@ -108,16 +123,25 @@ struct Target {
 }
 
 impl Witness {
-    /// Answers `listener` by `policy`; names come from `stub` where there is one.
-    pub fn new(listener: Option<Listener>, stub: Option<Stub>, policy: Policy, relay: Option<Relay>) -> Witness {
+    /// Answers `listener` by `policy`; names come from `stub` where there is one. `slots` is where the step says which
+    /// test runs.
+    pub fn new(
+        listener: Option<Listener>,
+        stub: Option<Stub>,
+        policy: Policy,
+        relay: Option<Relay>,
+        slots: &str,
+        broker: Option<Broker>,
+    ) -> Witness {
         Witness {
             listener,
             stub,
             policy,
+            broker,
+            current: Current::open(slots),
             relay,
             dialing: HashMap::new(),
             pointed: HashMap::new(),
-            current: Current::open(SLOTS),
             start: Instant::now(),
             log: Log::default(),
             recent: HashMap::new(),
@@ -142,7 +166,10 @@ impl Witness {
 
     /// How long to wait at most.
     pub fn wait(&self) -> Option<Duration> {
-        self.relay.as_ref()?.wait()
+        [self.relay.as_ref().and_then(Relay::wait), self.broker.as_ref().and_then(Broker::patience)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether a connection is relayed that the step has not ended.
@@ -172,6 +199,7 @@ impl Witness {
             }
         }
         let questions = self.stub.as_mut().map(|stub| stub.questions(&mut self.streams)).unwrap_or_default();
+        self.with_broker(|broker, witness, listener| broker.turn(witness, listener, channel));
         for (asker, question) in questions {
             self.asked_for(asker, question, channel);
         }
@@ -243,7 +271,17 @@ impl Witness {
         self.tell(Attempt { verdict, why: escaped(&refused, 100), ..attempt }, channel);
     }
 
+    /// Lets the broker do something, where there is one.
+    fn with_broker(&mut self, action: impl FnOnce(&mut Broker, &mut Witness, &Listener)) {
+        let (Some(mut broker), Some(listener)) = (self.broker.take(), self.listener.take()) else { return };
+        action(&mut broker, self, &listener);
+        (self.broker, self.listener) = (Some(broker), Some(listener));
+    }
+
     fn answer(&mut self, call: &Notification, channel: &mut Channel) {
+        if self.broker.is_some() {
+            return self.with_broker(|broker, witness, listener| broker.perform(witness, listener, call, channel));
+        }
         let task = Task { thread: call.thread };
         let (name, targets) = match self.targets(task, call) {
             Ok(found) => found,
@@ -317,30 +355,76 @@ impl Witness {
         target: &Target,
         channel: &mut Channel,
     ) -> Fate {
+        match self.weigh(task, call, name, target, None, channel) {
+            Weighed::Nothing => Fate::Pass,
+            Weighed::Again(_) => Fate::Refused(libc::ENETUNREACH),
+            Weighed::Leads { attempt, at, datagram, non_blocking } => {
+                if self.relay.is_some() && attempt.verdict == Verdict::Allowed {
+                    return self.deliver(task, call, at, (datagram, non_blocking), *attempt, channel);
+                }
+                self.refuse(task, name, at, *attempt, channel);
+                Fate::Refused(libc::ENETUNREACH)
+            }
+        }
+    }
+
+    /// Tells a call that the broker performs or refuses, and what the policy says of it where it leads out.
+    fn verdict_of(
+        &mut self,
+        task: Task,
+        call: &Notification,
+        target: &Target,
+        kind: i32,
+        channel: &mut Channel,
+    ) -> Option<Verdict> {
+        match self.weigh(task, call, call_name(call), target, Some(kind), channel) {
+            Weighed::Nothing => None,
+            Weighed::Again(verdict) => Some(verdict),
+            Weighed::Leads { attempt, at, .. } => {
+                let verdict = attempt.verdict;
+                self.refuse(task, call_name(call), at, *attempt, channel);
+                Some(verdict)
+            }
+        }
+    }
+
+    /// The attempt that a call is, where it leads out of the cell. `kind` is the socket's type where it is known.
+    fn weigh(
+        &mut self,
+        task: Task,
+        call: &Notification,
+        name: &'static str,
+        target: &Target,
+        kind: Option<i32>,
+        channel: &mut Channel,
+    ) -> Weighed {
         let at = match &target.address {
             Address::Inet(at) => *at,
             Address::Unix(path) => {
                 self.unix(task, name, path, channel);
-                return Fate::Pass;
+                return Weighed::Nothing;
             }
-            Address::Netlink | Address::Unspecified | Address::Other(_) => return Fate::Pass,
+            Address::Netlink | Address::Unspecified | Address::Other(_) => return Weighed::Nothing,
         };
         if at == SocketAddr::from(stub::ADDRESS) && self.stub.is_some() {
-            self.askers.push_back(task);
-            if self.askers.len() > ASKERS {
-                self.askers.pop_front();
-            }
-            return Fate::Pass;
+            self.asks(task);
+            return Weighed::Nothing;
         }
         if at.ip().is_loopback() || at.ip().is_unspecified() {
-            return Fate::Pass;
+            return Weighed::Nothing;
         }
         let names = self.names.get(&at.ip()).cloned().unwrap_or_default();
         let mut verdict = self.verdict(at, &names);
         if matches!(verdict, Verdict::Denied | Verdict::Quiet) && self.again(task, name, at) {
-            return Fate::Refused(libc::ENETUNREACH);
+            return Weighed::Again(verdict);
         }
-        let (kind, non_blocking) = task.socket_type(call.arguments[0]).unzip();
+        let (kind, non_blocking) = match kind {
+            Some(kind) => (Some(kind), false),
+            None => {
+                let (kind, non_blocking) = task.socket_type(call.arguments[0]).unzip();
+                (kind, non_blocking.unwrap_or(false))
+            }
+        };
         let datagram = kind == Some(libc::SOCK_DGRAM) || (kind.is_none() && name != "connect");
         let mut why = String::new();
         if verdict == Verdict::Allowed
@@ -372,18 +456,14 @@ impl Witness {
             why,
             ..Attempt::default()
         };
-        match &mut self.relay {
-            Some(_) if verdict == Verdict::Allowed => {
-                let non_blocking = non_blocking.unwrap_or(false);
-                self.deliver(task, call, at, (datagram, non_blocking), attempt, channel)
-            }
-            _ => {
-                let told = self.by(task, attempt, channel);
-                if let Some(told) = told.filter(|_| matches!(verdict, Verdict::Denied | Verdict::Quiet)) {
-                    self.remember(task, name, at, told);
-                }
-                Fate::Refused(libc::ENETUNREACH)
-            }
+        Weighed::Leads { attempt: Box::new(attempt), at, datagram, non_blocking }
+    }
+
+    /// Tells an attempt, and remembers it where it may be made again and again.
+    fn refuse(&mut self, task: Task, name: &'static str, at: SocketAddr, attempt: Attempt, channel: &mut Channel) {
+        let again = matches!(attempt.verdict, Verdict::Denied | Verdict::Quiet);
+        if let Some(told) = self.by(task, attempt, channel).filter(|_| again) {
+            self.remember(task, name, at, told);
         }
     }
 
@@ -442,6 +522,31 @@ impl Witness {
         Fate::Pass
     }
 
+    /// Notes who turned to the name server.
+    fn asks(&mut self, task: Task) {
+        self.askers.push_back(task);
+        if self.askers.len() > ASKERS {
+            self.askers.pop_front();
+        }
+    }
+
+    /// A question that can't come to our own name server, and gets no answer.
+    fn asked_without_us(&mut self, task: Task, message: &[u8], channel: &mut Channel) {
+        let Some(question) = dns::question(message) else { return };
+        let verdict = match self.policy.verdict(&network::Target { name: &question.name, ..Default::default() }) {
+            Verdict::Allowed => Verdict::Note,
+            verdict => verdict,
+        };
+        let attempt = Attempt {
+            verdict,
+            call: "lookup".to_owned(),
+            protocol: "dns".to_owned(),
+            name: question.name,
+            ..Attempt::default()
+        };
+        self.by(task, attempt, channel);
+    }
+
     /// What the policy says of an address, under each name that was given out for it.
     fn verdict(&self, at: SocketAddr, names: &[String]) -> Verdict {
         let octets = match at.ip() {
@@ -473,14 +578,17 @@ impl Witness {
 
     /// A process that hides its memory and reaches for the network.
     fn hidden(&mut self, task: Task, call: &Notification, channel: &mut Channel) {
-        let attempt = Attempt {
+        self.by(task, Witness::unknown(call), channel);
+        if let Some(listener) = &self.listener {
+            listener.refuse(call.id, libc::EACCES);
+        }
+    }
+
+    fn unknown(call: &Notification) -> Attempt {
+        Attempt {
             call: call_name(call).to_owned(),
             why: "the process hides its memory, so the address is not known".to_owned(),
             ..Attempt::default()
-        };
-        self.by(task, attempt, channel);
-        if let Some(listener) = &self.listener {
-            listener.refuse(call.id, libc::EACCES);
         }
     }
 

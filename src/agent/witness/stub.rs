@@ -63,11 +63,31 @@ impl Stub {
     /// # Errors
     /// EACCES without the right to a low port, EADDRINUSE.
     pub fn open() -> io::Result<Stub> {
-        let datagrams = UdpSocket::bind(ADDRESS)?;
+        Stub::open_at(ADDRESS)
+    }
+
+    /// Opens them where no name server is expected, for a broker that leads questions there.
+    ///
+    /// # Errors
+    /// EADDRINUSE where no port is left.
+    pub fn open_anywhere() -> io::Result<Stub> {
+        Stub::open_at(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))
+    }
+
+    fn open_at(address: SocketAddrV4) -> io::Result<Stub> {
+        let datagrams = UdpSocket::bind(address)?;
         datagrams.set_nonblocking(true)?;
-        let listener = TcpListener::bind(ADDRESS)?;
+        let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(Stub { datagrams, listener, streams: Vec::new() })
+    }
+
+    /// Where connections are taken.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 
     /// What to wait for.

@@ -61,6 +61,61 @@ impl Task {
         Ok(bytes)
     }
 
+    /// Writes bytes at `address`, all or nothing that matters.
+    pub fn write(self, address: u64, bytes: &[u8]) -> Result<(), Unread> {
+        let memory =
+            File::options().write(true).open(format!("/proc/{}/mem", self.thread)).map_err(|_| Unread::Hidden)?;
+        memory.write_all_at(bytes, address).map_err(|_| Unread::Fault)
+    }
+
+    /// The inode of the socket under a number; `None` where there is none.
+    pub fn inode(self, number: u64) -> Option<u64> {
+        let number = u32::try_from(number & u64::from(u32::MAX)).ok()?;
+        socket_inode(&fs::read_link(format!("/proc/{}/fd/{number}", self.thread)).ok()?)
+    }
+
+    /// Numbers and inodes of every socket that is open here.
+    pub fn inodes(self) -> Vec<(u64, u64)> {
+        let Ok(open) = fs::read_dir(format!("/proc/{}/fd", self.thread)) else { return Vec::new() };
+        let one = |entry: fs::DirEntry| {
+            Some((entry.file_name().to_str()?.parse().ok()?, socket_inode(&fs::read_link(entry.path()).ok()?)?))
+        };
+        open.filter_map(|entry| one(entry.ok()?)).collect()
+    }
+
+    /// The process of this thread.
+    pub fn process(self) -> Option<u32> {
+        self.group().map(|(pid, _)| pid)
+    }
+
+    /// How many threads its process has.
+    pub fn threads(self) -> Option<u32> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.thread)).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("Threads:")?.trim().parse().ok())
+    }
+
+    /// Its state, proc_pid_stat(5): `R`, `S`, `D`, ...; `None` where it is gone.
+    pub fn state(self) -> Option<char> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.thread)).ok()?;
+        stat.rsplit_once(')')?.1.trim_start().chars().next()
+    }
+
+    /// Whether its process descends from `top`.
+    pub fn is_below(self, top: u32) -> bool {
+        let Some((mut pid, mut above)) = self.group() else { return false };
+        // A list that changes while it is read is no circle for long.
+        for _ in 0..10_000 {
+            if above == top {
+                return pid != top;
+            }
+            match group(above) {
+                Some((up, parent)) => (pid, above) = (up, parent),
+                None => return false,
+            }
+        }
+        false
+    }
+
     /// The process this thread belongs to, and its parent.
     fn group(self) -> Option<(u32, u32)> {
         group(self.thread)
@@ -105,6 +160,22 @@ fn group(thread: u32) -> Option<(u32, u32)> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u32>().ok());
     Some((field("Tgid:")?, field("PPid:")?))
+}
+
+fn socket_inode(link: &std::path::Path) -> Option<u64> {
+    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// The processes of a process group.
+pub fn group_members(wanted: u32) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let group = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(2)?.parse().ok());
+        group == Some(wanted)
+    })
+    .collect()
 }
 
 /// A command line as one line of text, escaped and cut.

@@ -1,0 +1,384 @@
+//! Cells without namespaces: what they refuse, and what a step may still do in them.
+
+use super::harness::{Fixture, Ran};
+use firsttry::cell::Here;
+use firsttry::frame::{Attempt, Frame, Verdict};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// A cell to be that the step's user can get into, whoever started it.
+fn here(script: &str) -> Fixture {
+    opened(Fixture::python(&format!(
+        "import socket, os, errno, threading
+tcp = lambda f=socket.AF_INET: socket.socket(f, socket.SOCK_STREAM)
+udp = lambda f=socket.AF_INET: socket.socket(f, socket.SOCK_DGRAM)
+unix = lambda k=socket.SOCK_STREAM: socket.socket(socket.AF_UNIX, k)
+def attempt(action):
+    try: print('done', action())
+    except socket.gaierror as e: print('no name', e.errno)
+    except OSError as e: print(errno.errorcode[e.errno])
+{script}"
+    )))
+}
+
+fn opened(fixture: Fixture) -> Fixture {
+    fs::set_permissions(fixture.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fixture
+}
+
+fn run(fixture: &Fixture) -> Ran {
+    fixture.run_in(&Here::default())
+}
+
+fn told(ran: &Ran) -> Vec<String> {
+    let of = |frame: &Frame| match frame {
+        Frame::Attempt { attempt: Attempt { verdict: Verdict::Denied, call, protocol, address, port, name, .. } } => {
+            Some(format!("{call} {protocol} {address}:{port} {name}"))
+        }
+        _ => None,
+    };
+    ran.frames.iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_command_runs_and_is_told_where_it_is() {
+    let ran =
+        run(&here("print(open('README').read(), os.getuid() != 0, os.environ['FT_ROOT'] + '/work' == os.getcwd())"));
+    assert_eq!(ran.passed(), "original\n True True\n");
+}
+
+#[test]
+fn every_way_out_is_refused_and_told() {
+    let ran = run(&here(
+        "attempt(lambda: tcp().connect(('198.51.100.1', 80)))
+attempt(lambda: tcp(socket.AF_INET6).connect(('2001:db8::1', 81)))
+attempt(lambda: tcp(socket.AF_INET6).connect(('::ffff:198.51.100.2', 82)))
+attempt(lambda: udp().sendto(b'x', ('198.51.100.3', 83)))
+attempt(lambda: udp().sendmsg([b'x'], [], 0, ('198.51.100.4', 84)))
+attempt(lambda: tcp().sendto(b'x', socket.MSG_FASTOPEN, ('198.51.100.5', 85)))
+attempt(lambda: udp().connect(('198.51.100.6', 86)))
+attempt(lambda: socket.getaddrinfo('secret.attacker.example', 443))",
+    ));
+    let expected = ["ENETUNREACH"; 7].join("\n") + "\nno name -3\n";
+    assert_eq!(ran.passed(), expected);
+    assert_eq!(
+        told(&ran),
+        [
+            "connect tcp 198.51.100.1:80 ",
+            "connect tcp 2001:db8::1:81 ",
+            "connect tcp 198.51.100.2:82 ",
+            "sendto udp 198.51.100.3:83 ",
+            "sendmsg udp 198.51.100.4:84 ",
+            "sendto tcp 198.51.100.5:85 ",
+            "lookup dns :0 secret.attacker.example",
+        ]
+    );
+}
+
+#[test]
+fn the_step_talks_to_itself() {
+    let ran = run(&here(
+        "import asyncio, multiprocessing, socketserver, subprocess, tempfile, http.server, urllib.request
+l = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(l.getsockname()); s = l.accept()[0]
+s.sendall(b'tcp'); s.close(); print(c.makefile().read())
+every = socket.create_server(('0.0.0.0', 0)); c = socket.create_connection(('127.0.0.1', every.getsockname()[1])); print('every')
+attempt(lambda: socket.create_connection((socket.gethostbyname(socket.gethostname()), every.getsockname()[1])) and 'by name')
+six = socket.create_server(('::1', 0), family=socket.AF_INET6); socket.create_connection(six.getsockname()[:2]); print('six')
+u = udp(); u.bind(('127.0.0.1', 0)); v = udp(); v.sendto(b'udp', u.getsockname()); data, at = u.recvfrom(9); u.sendto(data + b' back', at); print(v.recv(99).decode())
+w = udp(); w.connect(u.getsockname()); w.send(b'connected'); print(u.recv(99).decode())
+d = tempfile.mkdtemp(); l = unix(); l.bind(d + '/s'); l.listen(); c = unix(); c.connect(d + '/s'); s = l.accept()[0]; s.send(b'unix'); print(c.recv(9).decode())
+os.chdir(d); c = unix(); c.connect('s'); l.accept(); print('relative')
+l = unix(); l.bind('\\0ft-own-' + str(os.getpid())); l.listen(); c = unix(); c.connect('\\0ft-own-' + str(os.getpid())); print('abstract')
+a = unix(socket.SOCK_DGRAM); a.bind(d + '/d'); b = unix(socket.SOCK_DGRAM); b.sendto(b'dgram', d + '/d'); print(a.recv(9).decode())
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); a.send(b'pair'); print(b.recv(9).decode())
+a, b = socket.socketpair(); socket.send_fds(a, [b'fd'], [0]); print(socket.recv_fds(b, 9, 1)[0])
+free = tcp(); free.bind(('127.0.0.1', 0)); at = free.getsockname(); free.close(); again = tcp(); again.bind(at); again.listen(); print('free port')
+r = tcp()
+again.close()
+attempt(lambda: r.connect(at))
+again = socket.create_server(at); attempt(lambda: r.connect(at)); again.accept()
+async def echo():
+    async def on(reader, writer): writer.writelines([await reader.read(9), b'!']); await writer.drain(); writer.close()
+    server = await asyncio.start_server(on, '127.0.0.1', 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(b'asyncio'); print(await reader.read(9))
+asyncio.run(echo())
+with multiprocessing.Manager() as m: print(m.list([1, 2])[1])
+with multiprocessing.Pool(2) as p: print(p.map(abs, [-1, -2]))
+with http.server.ThreadingHTTPServer(('', 0), http.server.SimpleHTTPRequestHandler) as h:
+    threading.Thread(target=h.serve_forever, daemon=True).start()
+    print(urllib.request.urlopen('http://localhost:%d/' % h.server_port).status)
+    h.shutdown()
+p = subprocess.Popen(['sleep', '60']); p.terminate(); print(p.wait())
+attempt(lambda: os.kill(os.getpid(), 0)); os.setpgid(0, 0) if os.getpgid(0) != os.getpid() else 0; attempt(lambda: os.killpg(0, 0))",
+    ));
+    let expected = "tcp\nevery\ndone by name\nsix\nudp back\nconnected\nunix\nrelative\nabstract\ndgram\npair\nb'fd'\nfree port\n\
+                    ECONNREFUSED\ndone None\nb'asyncio!'\n2\n[1, 2]\n200\n-15\ndone None\ndone None\n";
+    // The machine's own name need not be an address of it.
+    assert_eq!(
+        ran.passed().replace("no name -2\n", "done by name\n").replace("no name -3\n", "done by name\n"),
+        expected,
+        "{}",
+        ran.error
+    );
+}
+
+/// A cell whose attack is run without walls first: what it must print there, and what in the cell.
+fn attack(script: &str, without: &str, within: &str) -> Ran {
+    let fixture = here(script);
+    assert_eq!(fixture.control(), without, "the attack works where nothing stops it");
+    let ran = run(&fixture);
+    assert_eq!(ran.passed(), within, "{}", ran.error);
+    ran
+}
+
+#[test]
+fn services_of_the_machine_are_not_reached_over_loopback() {
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    tcp.set_nonblocking(true).unwrap();
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.set_nonblocking(true).unwrap();
+    let (tcp_port, udp_port) = (tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port());
+    let script = format!(
+        "attempt(lambda: tcp().connect(('127.0.0.1', {tcp_port})))
+attempt(lambda: tcp().connect(('localhost', {tcp_port})))
+attempt(lambda: tcp(socket.AF_INET6).connect(('::ffff:127.0.0.1', {tcp_port})))
+attempt(lambda: tcp().connect(('0.0.0.0', {tcp_port})))
+attempt(lambda: udp().sendto(b'x', ('127.0.0.1', {udp_port})))
+u = udp(); attempt(lambda: u.connect(('127.0.0.1', {udp_port}))); attempt(lambda: u.send(b'x'))"
+    );
+    let refused = "ECONNREFUSED\n".repeat(4);
+    attack(
+        &script,
+        &("done None\n".repeat(4) + "done 1\ndone None\ndone 1\n"),
+        &(refused + "done 1\ndone None\ndone 1\n"),
+    );
+    let (mut connections, mut datagrams, mut buffer) = (0, 0, [0; 9]);
+    while tcp.accept().is_ok() {
+        connections += 1;
+    }
+    while udp.recv_from(&mut buffer).is_ok() {
+        datagrams += 1;
+    }
+    // Those of the control arm.
+    assert_eq!((connections, datagrams), (4, 2));
+}
+
+#[test]
+fn a_listener_of_the_step_does_not_hide_one_of_the_machine() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!(
+        "for at in ['127.0.0.2', '0.0.0.0', '127.0.0.1']:
+    s = tcp(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try: s.bind((at, {port})); s.listen()
+    except OSError: pass
+attempt(lambda: tcp().connect(('127.0.0.1', {port})))"
+    );
+    attack(&script, "done None\n", "ECONNREFUSED\n");
+    assert!(listener.accept().is_ok(), "the control arm came through");
+    assert!(listener.accept().is_err());
+}
+
+#[test]
+fn unix_sockets_of_the_machine_are_not_reached_by_any_name() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+    let dir = tempfile::tempdir_in("/tmp").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (path, log) = (dir.path().join("s"), dir.path().join("log"));
+    let listener = UnixListener::bind(&path).unwrap();
+    let datagrams = UnixDatagram::bind(&log).unwrap();
+    let name = format!("ft-foreign-{}", dir.path().display());
+    let named = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    for path in [&path, &log] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    listener.set_nonblocking(true).unwrap();
+    named.set_nonblocking(true).unwrap();
+    datagrams.set_nonblocking(true).unwrap();
+    let script = format!(
+        "import tempfile
+path, log, d = {path:?}, {log:?}, tempfile.mkdtemp()
+os.symlink(os.path.dirname(path), d + '/link')
+attempt(lambda: unix().connect(path))
+attempt(lambda: unix().connect('/proc/self/root' + path))
+attempt(lambda: unix().connect(d + '/link/s'))
+os.chdir('/'); attempt(lambda: unix().connect(path[1:]))
+# A socket of the step that is listed under the very name that leads to the machine's.
+os.mkdir(d + '/real'); own = unix(); own.bind(d + '/real/s'); own.listen(); os.rename(d + '/real', d + '/away'); os.symlink(os.path.dirname(path), d + '/real')
+attempt(lambda: unix().connect(d + '/real/s'))
+attempt(lambda: unix().connect('\\0' + {name:?}))
+attempt(lambda: unix(socket.SOCK_DGRAM).sendto(b'x', log))
+attempt(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'x', log))"
+    );
+    let within = "ENOENT\n".repeat(5) + "ECONNREFUSED\nENOENT\nENOENT\n";
+    attack(&script, &("done None\n".repeat(6) + "done 1\ndone 1\n"), &within);
+    let mut accepted = 0;
+    while listener.accept().is_ok() {
+        accepted += 1;
+    }
+    let mut buffer = [0; 9];
+    assert_eq!((accepted, named.accept().is_ok(), named.accept().is_ok()), (5, true, false));
+    assert_eq!((0..9).filter(|_| datagrams.recv(&mut buffer).is_ok()).count(), 2);
+}
+
+#[test]
+fn processes_outside_are_not_signalled_and_their_secrets_not_read() {
+    let mut outside = std::process::Command::new("sleep").arg("600").env("SECRET", "canary").spawn().unwrap();
+    let pid = outside.id();
+    // A process whose priority was lowered can't get it back without rights: the control arm would spoil the machine.
+    let script = format!(
+        "import ctypes, resource, signal, fcntl
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*a):
+    if libc.syscall(*a) < 0: raise OSError(ctypes.get_errno(), '')
+attempt(lambda: os.kill({pid}, 0))
+attempt(lambda: call(234, {pid}, {pid}, 0))
+attempt(lambda: call(129, {pid}, 0, 0))
+attempt(lambda: os.pidfd_open({pid}) and 1)
+attempt(lambda: resource.prlimit({pid}, resource.RLIMIT_CORE) and 1)
+attempt(lambda: os.sched_setaffinity({pid}, os.sched_getaffinity(0)))
+attempt(lambda: b'canary' in open('/proc/{pid}/environ', 'rb').read())
+attempt(lambda: fcntl.fcntl(0, fcntl.F_SETOWN, {pid}))
+attempt(lambda: os.kill(os.getppid(), 0))"
+    );
+    let fixture = here(&script);
+    assert!(fixture.control().contains("True"), "the control arm sees the secret");
+    let ran = run(&fixture);
+    assert_eq!(ran.passed(), "ESRCH\nESRCH\nESRCH\nESRCH\nEPERM\nEPERM\nEACCES\nEPERM\nESRCH\n", "{}", ran.error);
+    // All of the user at once: nobody outside is there for it.
+    let ran = run(&here(
+        "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nos.kill(-1, signal.SIGTERM); print('sent')",
+    ));
+    assert_eq!(ran.passed(), "sent\n");
+    assert!(outside.try_wait().unwrap().is_none());
+    outside.kill().unwrap();
+    outside.wait().unwrap();
+}
+
+/// A directory that everybody could use and that is in none of the shared places.
+fn outside_of_tmp() -> tempfile::TempDir {
+    let own = std::env::current_exe().unwrap();
+    let places = [own.parent().unwrap(), Path::new("/opt"), Path::new("/run")];
+    let shared = |place: &Path| ["/tmp", "/var/tmp", "/dev/shm"].iter().any(|shared| place.starts_with(shared));
+    let made = places.iter().filter(|place| !shared(place)).find_map(|place| tempfile::tempdir_in(place).ok());
+    made.expect("a place outside of /tmp that can be written")
+}
+
+#[test]
+fn files_of_the_machine_are_not_read_or_written() {
+    // Readable and writable for everybody, so that only Landlock is in the way. Beside the cell's own places, not in a
+    // shared one.
+    let home = outside_of_tmp();
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let secret = home.path().join("secret");
+    fs::write(&secret, "canary").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o666)).unwrap();
+    let script = format!(
+        "secret, home = {secret:?}, {home:?}
+attempt(lambda: open(secret).read())
+attempt(lambda: open('/proc/self/root' + secret).read())
+attempt(lambda: len(os.listdir(home)))
+attempt(lambda: open(secret, 'a').close())
+attempt(lambda: open(home + '/new', 'w').close())
+attempt(lambda: os.link(secret, 'hard' + str(os.getpid())))
+attempt(lambda: os.truncate(secret, 6))
+attempt(lambda: os.mkdir(home + '/made'))
+attempt(lambda: os.rename(home + '/made', home + '/moved'))
+attempt(lambda: os.rmdir(home + '/moved'))",
+        home = home.path()
+    );
+    let fixture = here(&script);
+    let control = fixture.control();
+    assert!(control.starts_with("done canary\ndone canary\n") && control.matches("done").count() >= 9, "{control}");
+    let _ = fs::remove_file(home.path().join("new"));
+    let before = fs::metadata(&secret).unwrap().modified().unwrap();
+    let ran = run(&fixture);
+    let refused: Vec<&str> = ran.passed().lines().collect();
+    assert_eq!(refused.len(), 10);
+    assert!(refused.iter().all(|line| ["EACCES", "EXDEV", "ENOENT", "EPERM"].contains(line)), "{refused:?}");
+    assert!(!home.path().join("new").exists() && !home.path().join("made").exists());
+    assert_eq!(fs::metadata(&secret).unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn a_daemon_of_the_step_does_not_survive_it() {
+    let ran = run(&here(
+        "import time
+for _ in range(20):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork(): os._exit(0)
+        os.environ.clear()
+        time.sleep(600)
+print('started')",
+    ));
+    assert_eq!(ran.passed(), "started\n");
+    assert_eq!(ran.ended().survivors.len(), 20, "{:?}", ran.ended().survivors);
+    let left = super::harness::processes("time.sleep(600)");
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn what_a_step_changed_is_the_layer_of_the_next_one() {
+    let fixture = here("os.remove('README'); open('made', 'w').write('1'); os.mkdir('d'); open('d/x', 'w').write('2')");
+    run(&fixture).passed();
+    let changes = fixture.walls.scratch.join("changes");
+    let mut names: Vec<_> =
+        fs::read_dir(&changes).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["README", "d", "made"]);
+    let scratch = fixture.dir.path().join("second");
+    fs::create_dir(&scratch).unwrap();
+    let next = here("print(sorted(os.listdir('.')), open('d/x').read())").with(|walls, _| {
+        walls.work = firsttry::cell::Work::View(vec![changes, fixture.tree()]);
+    });
+    assert_eq!(run(&next).passed(), "['d', 'made'] 2\n");
+    assert_eq!(fs::read_to_string(fixture.tree().join("README")).unwrap(), "original\n");
+}
+
+/// Tries in which a sibling thread swaps what the call was allowed for.
+const TRIES: u32 = 100_000;
+
+/// Runs the race, judged by two sockets of the machine that nobody may reach.
+fn race(mode: &str) {
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    tcp.set_nonblocking(true).unwrap();
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.set_nonblocking(true).unwrap();
+    let (tcp_port, udp_port) = (tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port());
+    let arguments = |tries: u32| [mode.to_owned(), tcp_port.to_string(), udp_port.to_string(), tries.to_string()];
+    let fixture = opened(Fixture::new());
+    let program = fixture.tree().join("race");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cells/race.c");
+    let built = std::process::Command::new("cc").args(["-O2", "-pthread", "-o"]).arg(&program).arg(source).status();
+    assert!(built.unwrap().success());
+    let came_through = || {
+        let mut buffer = [0; 9];
+        (0..1000).filter(|_| tcp.accept().is_ok()).count() + (0..1000).filter(|_| udp.recv(&mut buffer).is_ok()).count()
+    };
+    // The control arm: without a wall it takes few tries.
+    let control = std::process::Command::new(&program).args(arguments(200_000)).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&control.stdout), "200000\n");
+    assert!(came_through() > 0, "the race is won where nobody looks");
+    let fixture = fixture.with(|_, manifest| {
+        manifest.argv = std::iter::once("/ft/work/race".to_owned()).chain(arguments(TRIES)).collect();
+        manifest.timeout_ms = 300_000;
+    });
+    let ran = run(&fixture);
+    assert_eq!(ran.passed(), format!("{TRIES}\n"));
+    assert_eq!(came_through(), 0);
+}
+
+#[test]
+fn an_address_that_is_rewritten_while_it_is_looked_at_reaches_nobody() {
+    race("address");
+}
+
+#[test]
+fn a_descriptor_that_is_flipped_while_it_is_looked_at_reaches_nobody() {
+    race("descriptor");
+}
