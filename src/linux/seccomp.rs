@@ -229,7 +229,7 @@ const BROKER: &[Row] = &[
     (libc::SYS_sched_setscheduler, NotZero(0), Ask),
     (libc::SYS_sched_setparam, NotZero(0), Ask),
     (libc::SYS_sched_setattr, NotZero(0), Ask),
-    (libc::SYS_setpriority, Is(0, libc::PRIO_USER as u32), Permission),
+    (libc::SYS_setpriority, Is(0, libc::PRIO_USER), Permission),
     (libc::SYS_setpriority, NotZero(1), Ask),
     (libc::SYS_ioprio_set, Is(0, 3), Permission),
     (libc::SYS_ioprio_set, NotZero(1), Ask),

@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 
 /// A project whose folders the user of steps that root starts gets into, as it would be on a CI runner.
 fn project(tools: &[&str]) -> Project {
-    let project = Project::with_tools(tools);
+    // An interpreter that other users get to: the first one of the tests may be below the home of root.
+    let project = Project::with_tools(tools).var("PATH", "/usr/local/bin:/usr/bin:/bin");
+    project.lock(|lock| lock["python_match"] = "minor".into()).commit();
     fs::set_permissions(project.root.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
     project
 }

@@ -249,7 +249,7 @@ impl Broker {
             | libc::SYS_sched_setparam
             | libc::SYS_sched_setattr => allowed(number(first) > 0 && whom(number(first)), libc::EPERM),
             libc::SYS_setpriority => allowed(
-                whom(if number(first) == libc::PRIO_PGRP as i32 { -number(second) } else { number(second) }),
+                whom(if number(first) == libc::PRIO_PGRP.cast_signed() { -number(second) } else { number(second) }),
                 libc::EPERM,
             ),
             // 1: a process, 2: a group, ioprio_set(2).
