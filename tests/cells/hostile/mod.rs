@@ -50,12 +50,15 @@ struct Case {
     /// The arm in which it succeeds.
     control: Control,
     /// Whether the world outside has taken harm: false behind the walls and true in the control.
-    harm: Option<fn(&World, &[Vec<u8>]) -> bool>,
+    harm: Option<Harm>,
     /// Changes the cell to be.
     cell: fn(&mut Walls, &mut Manifest),
     /// What else must hold of the result.
     check: fn(&Ran) -> Result<(), String>,
 }
+
+/// Asks the world, and what came back from the cell, whether harm was done.
+type Harm = fn(&World, &[Vec<u8>]) -> bool;
 
 /// How the same program gets through without the walls, and what it prints then.
 #[derive(Debug, Clone, Copy)]
@@ -345,6 +348,7 @@ pub fn summary(line: &str) -> Option<&str> {
 /// Fewer than these is no suite.
 const AT_LEAST: usize = 80;
 
+#[expect(clippy::disallowed_methods, reason = "tests have no command line of their own")]
 /// Runs the whole table and says past the test's own output how many ran.
 fn everything(setting: &Setting) {
     let cases = cases();
@@ -361,7 +365,7 @@ fn everything(setting: &Setting) {
                     let result = std::panic::catch_unwind(|| run(case, setting)).unwrap_or_else(|panic| {
                         Err(format!("the test panicked: {:?}", panic.downcast_ref::<String>()))
                     });
-                    println!("{area:?} {} {} ms", case.name, start.elapsed().as_millis());
+                    let _ = writeln!(std::io::stderr(), "{area:?} {} {} ms", case.name, start.elapsed().as_millis());
                     done.lock().unwrap().push((*area, case.name, result));
                 }
             });
