@@ -60,6 +60,9 @@ struct Case {
     check: fn(&Ran) -> Result<(), String>,
 }
 
+/// Asks the world, and what came back from the cell, whether harm was done.
+type Harm = fn(&World, &[Vec<u8>]) -> bool;
+
 /// How the same program gets through without the walls, and what it prints then.
 #[derive(Debug, Clone, Copy)]
 enum Control {
