@@ -204,7 +204,8 @@ fn versions<S: Read + Write>(connect: impl Fn() -> io::Result<S>) -> io::Result<
 
 /// One request on a connection of its own. HTTP/1.0, so that the body ends with the connection.
 fn get<S: Read + Write>(mut stream: S, path: &str) -> io::Result<Vec<u8>> {
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: docker\r\nConnection: close\r\n\r\n")?;
+    // In one piece: whoever answers before it has read everything closes, and the rest would be a broken pipe.
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: docker\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     stream.take(LARGEST).read_to_end(&mut answer).map_err(|e| match e.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {

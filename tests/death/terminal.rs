@@ -82,7 +82,12 @@ t.until("one")
 t.stand(.8)
 t.keys(b"\x1a")
 answer["stopped"] = t.until("stopped", 5)
-answer["states"] = states("MARK")
+for _ in range(40):
+    # A process that waits for a busy machine's CPU takes its stop when it gets one.
+    answer["states"] = states("MARK")
+    if answer["states"] == ["T"]:
+        break
+    t.stand(.05)
 before = said()
 t.stand(4)
 answer["grown"] = said() - before
