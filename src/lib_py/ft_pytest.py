@@ -15,6 +15,8 @@ import pytest
 # The root of the cell's places, where it is not `/ft`.
 ROOT = os.environ.get("FT_ROOT", "/ft")
 OUT = os.path.join(os.environ.get("FT_OUT", ROOT + "/out"), "pytest.json")
+# Where `/ft` can't be had, `/tmp` is everybody's.
+TEMPORARY = "/tmp" if ROOT == "/ft" else os.environ.get("TMPDIR") or ROOT
 # Paths of the tree are told relative to it.
 WORK = ROOT + "/work/" if os.path.isdir(ROOT + "/work") else os.getcwd() + "/"
 # What a message may have at most; its end says what went wrong.
@@ -34,7 +36,7 @@ class Watch:
         root.rstrip("/") + "/"
         for root in {
             ROOT + "/work", ROOT + "/env", ROOT + "/project", ROOT + "/lib", ROOT + "/out", "/usr", "/lib", "/lib64",
-            "/tmp", "/dev", "/proc/self", os.path.dirname(OUT), os.path.dirname(os.path.abspath(__file__)), os.getcwd(),
+            TEMPORARY, "/dev", "/proc/self", os.path.dirname(OUT), os.path.dirname(os.path.abspath(__file__)), os.getcwd(),
             sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix,
         }
         if root.rstrip("/")
