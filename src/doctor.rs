@@ -12,6 +12,13 @@ use serde::{Deserialize, Serialize};
 /// meaning.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// A whole cell of a kind: its walls as seen from inside, or why it can't be raised and what to change.
+pub type Raised = Result<Vec<Observed>, (String, String)>;
+
+/// What a cell without namespaces promises less.
+const WEAKER: &str = "a cell was raised; weaker: paths differ, /tmp and loopback are the machine's (connections only to \
+    what the step opened), no allowed hosts, one step at a time";
+
 /// What was tried and read, before it is judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Examined {
@@ -22,7 +29,9 @@ pub struct Examined {
     /// Every wall and limit by itself, or why nothing could be tried.
     pub trials: Result<Vec<Observed>, String>,
     /// A whole cell: the walls as seen from inside, or why it can't be raised and what to change.
-    pub namespaces: Result<Vec<Observed>, (String, String)>,
+    pub namespaces: Raised,
+    /// The same of a cell without namespaces.
+    pub here: Raised,
     /// Container engines, the one that would be used first.
     pub engines: Vec<Engine>,
     /// Path and version of every Python.
@@ -169,19 +178,17 @@ const LIMITS: [&str; 8] = ["memory", "pids", "cpus", "disk", "output", "files", 
 /// Judges what was tried.
 #[must_use]
 pub fn diagnose(examined: Examined) -> Diagnosis {
-    let Examined { ft, system, trials, namespaces, engines, pythons, git, lock } = examined;
+    let Examined { ft, system, trials, namespaces, here, engines, pythons, git, lock } = examined;
     let fix = namespaces.as_ref().err().map(|(_, fix)| fix.clone());
-    let (trials, untried) = match trials {
-        Ok(trials) => (trials, String::new()),
-        Err(why) => (Vec::new(), why),
-    };
-    let inside = namespaces.as_deref().unwrap_or_default();
+    let trials = trials.unwrap_or_default();
+    // What a run would get.
+    let inside = namespaces.as_deref().or(here.as_deref()).unwrap_or_default();
     // What the trial cell knows and no trial outside of one does.
     let more = inside.iter().filter(|seen| trials.iter().all(|t| t.wall != seen.wall) && is_limit(seen));
     let checks: Vec<Check> = trials.iter().chain(more).map(|seen| check(seen, fix.as_deref(), &system)).collect();
     let (limits, walls): (Vec<Check>, Vec<Check>) =
         checks.into_iter().partition(|check| LIMITS.contains(&check.name.as_str()));
-    let cells = cells(&namespaces, &engines, &untried);
+    let cells = cells(&namespaces, &engines, &here);
     let strongest = cells.iter().find(|cell| cell.holds).and_then(|cell| kind(&cell.name));
     let lock = lock.map(|lock| judge_lock(lock, strongest, &limits, inside));
     let git = match git {
@@ -224,14 +231,10 @@ fn failed(name: &str, detail: &str, fix: &str) -> Check {
 }
 
 /// What a run can be put into: one row for each kind. A kind is added here when it is added to the product.
-fn cells(namespaces: &Result<Vec<Observed>, (String, String)>, engines: &[Engine], untried: &str) -> Vec<Check> {
+fn cells(namespaces: &Raised, engines: &[Engine], here: &Raised) -> Vec<Check> {
     let engine = match engines.iter().find(|engine| engine.answers) {
         Some(engine) => format!("an engine answers ({}); this ft has no container mode yet", engine.detail),
         None => "no engine answers, and this ft has no container mode yet".to_owned(),
-    };
-    let here = match untried {
-        "" => "this ft does not have it yet".to_owned(),
-        why => why.to_owned(),
     };
     vec![
         match namespaces {
@@ -239,7 +242,10 @@ fn cells(namespaces: &Result<Vec<Observed>, (String, String)>, engines: &[Engine
             Err((why, fix)) => failed("namespaces", why, fix),
         },
         failed("container", &engine, ""),
-        failed("here", &here, ""),
+        match here {
+            Ok(_) => held("here", "seccomp broker, Landlock", WEAKER),
+            Err((why, fix)) => failed("here", why, fix),
+        },
     ]
 }
 
@@ -364,6 +370,7 @@ mod tests {
             system: System { os: "linux".into(), cgroups: "v2".into(), ..System::default() },
             trials: Ok(all.iter().map(|wall| seen(wall, true)).collect()),
             namespaces: Ok(vec![seen("network", true), seen("memory", true), seen("disk", true)]),
+            here: Ok(vec![seen("network", true), seen("memory", true)]),
             engines: Vec::new(),
             pythons: vec![("/usr/bin/python3.11".into(), "3.11.2".into())],
             git: Ok("git version 2.39.2".into()),
@@ -386,7 +393,11 @@ mod tests {
         let mut examined = good();
         examined.trials = Ok(vec![seen("user", false), seen("network", false), seen("seccomp", true)]);
         examined.namespaces = Err(("AppArmor restricts it".into(), "change the profile".into()));
+        let weaker = diagnose(examined.clone());
+        assert!(weaker.ok && weaker.cells[2].holds && weaker.cells[2].detail.contains("weaker: paths differ"));
+        examined.here = Err(("no Landlock".into(), "start the kernel with it".into()));
         let diagnosis = diagnose(examined);
+        assert_eq!(diagnosis.cells[2].fix, "start the kernel with it");
         assert_eq!((diagnosis.ok, diagnosis.exit_code), (false, 105));
         assert_eq!(diagnosis.cells[0].fix, "change the profile");
         let fixes: Vec<&str> = diagnosis.walls.iter().map(|check| check.fix.as_str()).collect();

@@ -11,7 +11,7 @@ use super::observe::{Facts, Here};
 use super::places::Places;
 use super::root::SignsOfLife;
 use super::spawn::Terminal;
-use super::tree::{Before, copy_tree};
+use super::tree::{self, Before, copy_tree};
 use super::walls::{Behind, close_stdio, read_spec};
 use super::witness::{Broker, Stub};
 use super::{Failure, refuse, root, serve};
@@ -52,6 +52,9 @@ const ETC: [&str; 12] = [
 
 /// Devices that are a step's to use.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "ptmx"];
+
+/// The project layer: its files name places of a cell, so each cell has a copy with its own.
+const LAYER: &str = "/ft/project";
 
 /// Where everybody may write, and programs expect to.
 const SHARED: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
@@ -222,6 +225,12 @@ fn build(spec: &Spec, owner: Option<(u32, u32)>, temporary: &Path, groups: &mut 
         copy_tree(path_of(layer), &work, &mut || alive.give())
             .map_err(|e| Failure::new("tree", format!("copy {}: {e}", path_of(layer).display())))?;
     }
+    for layer in spec.mounts.iter().filter(|mount| mount.cell == LAYER) {
+        let to = at.join("project");
+        copy_tree(path_of(&layer.host), &to, &mut || alive.give())
+            .and_then(|()| tree::rewrite(&to, &|bytes| places.content(bytes), &mut || alive.give()))
+            .map_err(|e| Failure::new("project layer", format!("copy {}: {e}", path_of(&layer.host).display())))?;
+    }
     let copied = (!spec.lowers.is_empty()).then(|| Before::record(&work));
     // After the ids: a change of ids makes a process dumpable or not by rules of its own.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
@@ -265,7 +274,12 @@ fn make_places(spec: &Spec, scratch: &Path, at: &Path, owner: Option<(u32, u32)>
     for mount in &spec.mounts {
         let name = mount.cell.strip_prefix("/ft/").filter(|name| !name.is_empty() && !name.contains('/'));
         let name = name.ok_or_else(|| io::Error::other(format!("{} is no place of a cell", mount.cell)))?;
-        symlink(path_of(&mount.host), at.join(name))?;
+        if mount.cell == LAYER {
+            fs::create_dir(at.join(name))?;
+            own(&at.join(name), owner)?;
+        } else {
+            symlink(path_of(&mount.host), at.join(name))?;
+        }
     }
     Ok(())
 }

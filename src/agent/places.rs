@@ -7,6 +7,12 @@ use std::path::PathBuf;
 /// The root that manifests are written for.
 const ROOT: &str = "/ft";
 
+/// The root as a URL names it.
+const FILE_URL: &str = "file:///ft";
+
+/// Kernels before Linux 5.1 cut the first line of a script after 127 bytes.
+const LONGEST_SHEBANG: usize = 120;
+
 /// Says of which cell a process is.
 pub const MARKER: &str = "FT_CELL";
 
@@ -72,6 +78,28 @@ impl Places {
         manifest.env.push(("RES_OPTIONS".to_owned(), "use-vc".to_owned()));
     }
 
+    /// What a file of the project layer is here; `None` where it stays: it names no place of a cell, or is no text. URLs
+    /// of files count too, and a first line that a kernel would not take (too long, or with a space) gets the form for
+    /// that which Python knows.
+    pub fn content(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))?;
+        let parts: Vec<String> = text.split(FILE_URL).map(|part| self.path(part)).collect();
+        let text = parts.join(&format!("file://{}", self.root));
+        let Some((line, rest)) = text.strip_prefix("#!").and_then(|rest| rest.split_once('\n')) else {
+            return (text.as_bytes() != bytes).then(|| text.into_bytes());
+        };
+        let hard = self.root.contains(' ') || line.len() > LONGEST_SHEBANG;
+        let text = match line.strip_prefix(&self.root).filter(|_| hard) {
+            Some(program) => {
+                let (program, options) = program.split_once(' ').unwrap_or((program, ""));
+                let root = &self.root;
+                format!("#!/bin/sh\n'''exec' \"{root}{program}\" {options} \"$0\" \"$@\"\n' '''\n{rest}")
+            }
+            None => text,
+        };
+        (text.as_bytes() != bytes).then(|| text.into_bytes())
+    }
+
     /// A text with every `/ft` in it that is a path of its own, or begins one, turned into the root: `/ft/work`,
     /// `--config=/ft/work/x`, `/ft/env/bin:/usr/bin`. `/srv/ft` and `/ftp` stay.
     fn path(&self, text: &str) -> String {
@@ -113,6 +141,25 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(here().path(text), expected);
+        }
+    }
+
+    #[test]
+    fn files_of_the_layer_name_the_places_of_this_cell_and_binary_ones_stay() {
+        let said = |bytes: &[u8]| here().content(bytes).map(|new| String::from_utf8(new).unwrap());
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(said(b"/ft/work/src\n"), some("/s/ft/work/src\n"));
+        assert_eq!(said(b"M = {'a': '/ft/work/a'}"), some("M = {'a': '/s/ft/work/a'}"));
+        assert_eq!(said(br#"{"url": "file:///ft/work"}"#), some(r#"{"url": "file:///s/ft/work"}"#));
+        assert_eq!(said(b"#!/ft/env/bin/python\nx"), some("#!/s/ft/env/bin/python\nx"));
+        for same in [&b"import a"[..], b"\x7fELF\0/ft/work", b"\xff/ft/work", b"#!/bin/sh\n", b""] {
+            assert_eq!(said(same), None);
+        }
+        assert_eq!(Places::default().content(b"/ft/work file:///ft/work"), None);
+        for root in ["/a place/ft".to_owned(), format!("/{}/ft", "a".repeat(150))] {
+            let new = Places { root: root.clone(), ..here() }.content(b"#!/ft/env/bin/python\nx").unwrap();
+            let expected = format!("#!/bin/sh\n'''exec' \"{root}/env/bin/python\"  \"$0\" \"$@\"\n' '''\nx");
+            assert_eq!(String::from_utf8(new).unwrap(), expected);
         }
     }
 

@@ -47,6 +47,26 @@ pub fn copy_tree(from: &Path, to: &Path, alive: &mut dyn FnMut()) -> io::Result<
     Ok(())
 }
 
+/// Puts into every file below `tree` what `content` makes of it, where it makes something else.
+pub fn rewrite(tree: &Path, content: &dyn Fn(&[u8]) -> Option<Vec<u8>>, alive: &mut dyn FnMut()) -> io::Result<()> {
+    for entry in fs::read_dir(tree)? {
+        alive();
+        let entry = entry?;
+        let (at, meta) = (entry.path(), entry.metadata()?);
+        if meta.is_dir() {
+            rewrite(&at, content, alive)?;
+        } else if meta.is_file()
+            && let Some(new) = content(&fs::read(&at)?)
+        {
+            // A file of its own: what was copied may be read-only.
+            fs::remove_file(&at)?;
+            fs::write(&at, new)?;
+            fs::set_permissions(&at, meta.permissions())?;
+        }
+    }
+    Ok(())
+}
+
 /// What tells a file that was touched from one that was not. The change time can't be set back by a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {

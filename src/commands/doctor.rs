@@ -5,7 +5,7 @@ use super::{run, survey};
 use crate::cell;
 use crate::cli::Doctor;
 use crate::code::{ExitCode, ParityCode};
-use crate::doctor::{Examined, LockExamined, System, diagnose};
+use crate::doctor::{Examined, LockExamined, Raised, System, diagnose};
 use crate::environment::interpreter::{self, Memory, SearchPath};
 use crate::facts::{engines, git, machine};
 use crate::finding::Finding;
@@ -43,6 +43,7 @@ fn examine(context: &Context) -> Examined {
         let trials = scope.spawn(cell::trials);
         let engines = scope.spawn(|| engines::find(&places));
         let pythons = scope.spawn(|| pythons(context));
+        let here = scope.spawn(cell::here::probe);
         let probe = cell::probe();
         let git_version = crate::git::version(&context.cwd);
         let lock = repository(context).and_then(|repo| examine_lock(context, &repo));
@@ -51,16 +52,21 @@ fn examine(context: &Context) -> Examined {
             ft: env!("CARGO_PKG_VERSION").to_owned(),
             system: System { os, kernel, architecture, uid, container, cgroups },
             trials: joined(trials).map_err(|error| error.to_string()),
-            namespaces: match probe.unavailable {
-                None => Ok(probe.observed),
-                Some(why) => Err((why.to_string(), why.fix().to_owned())),
-            },
+            namespaces: raised(probe),
+            here: raised(joined(here)),
             engines: joined(engines),
             pythons: joined(pythons),
             git: git_version.map_err(|error| error.to_string()),
             lock,
         }
     })
+}
+
+fn raised(probe: cell::Probe) -> Raised {
+    match probe.unavailable {
+        None => Ok(probe.observed),
+        Some(why) => Err((why.to_string(), why.fix().to_owned())),
+    }
 }
 
 fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 
-OUT = os.path.join(os.environ.get("FT_OUT", "/ft/out"), "bandit.json")
+OUT = os.path.join(os.environ.get("FT_OUT", os.environ.get("FT_ROOT", "/ft") + "/out"), "bandit.json")
 
 # bandit's options as of 1.6 to 1.9. True: takes a value.
 SHORT = {

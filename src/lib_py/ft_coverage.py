@@ -19,7 +19,7 @@ import tempfile
 import coverage
 from coverage.misc import CoverageException
 
-OUT = os.environ.get("FT_OUT", "/ft/out")
+OUT = os.environ.get("FT_OUT", os.environ.get("FT_ROOT", "/ft") + "/out")
 
 
 def data_files(directories, configured):

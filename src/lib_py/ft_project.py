@@ -237,7 +237,9 @@ def layer(root, out):
             result["reads"] = watch.reads()
             site = os.path.join(out, "site")
             info, result["scripts"] = ft_wheel.unpack(wheel, site, os.path.join(out, "bin"))
-        url = {"url": "file://" + root, "dir_info": {"editable": True}}
+        # One form, whichever kind of cell makes the layer or uses it.
+        ft_wheel.make_canonical(site, info)
+        url = {"url": "file://" + ft_wheel.canonical(root), "dir_info": {"editable": True}}
         ft_wheel.write(os.path.join(site, info, "direct_url.json"), json.dumps(url).encode())
         ft_wheel.write(os.path.join(site, info, "INSTALLER"), b"ft\n")
         for path, state in sorted(files(root).items()):

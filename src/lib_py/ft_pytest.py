@@ -12,9 +12,13 @@ import sys
 
 import pytest
 
-OUT = os.path.join(os.environ.get("FT_OUT", "/ft/out"), "pytest.json")
+# The root of the cell's places, where it is not `/ft`.
+ROOT = os.environ.get("FT_ROOT", "/ft")
+OUT = os.path.join(os.environ.get("FT_OUT", ROOT + "/out"), "pytest.json")
+# Where `/ft` can't be had, `/tmp` is everybody's.
+TEMPORARY = "/tmp" if ROOT == "/ft" else os.environ.get("TMPDIR") or ROOT
 # Paths of the tree are told relative to it.
-WORK = "/ft/work/" if os.path.isdir("/ft/work") else os.getcwd() + "/"
+WORK = ROOT + "/work/" if os.path.isdir(ROOT + "/work") else os.getcwd() + "/"
 # What a message may have at most; its end says what went wrong.
 TAIL = 4096
 WARNING_LINES = 20
@@ -31,8 +35,8 @@ class Watch:
     roots = tuple(
         root.rstrip("/") + "/"
         for root in {
-            "/ft/work", "/ft/env", "/ft/project", "/ft/lib", "/ft/out", "/usr", "/lib", "/lib64", "/tmp", "/dev",
-            "/proc/self", os.path.dirname(OUT), os.path.dirname(os.path.abspath(__file__)), os.getcwd(),
+            ROOT + "/work", ROOT + "/env", ROOT + "/project", ROOT + "/lib", ROOT + "/out", "/usr", "/lib", "/lib64",
+            TEMPORARY, "/dev", "/proc/self", os.path.dirname(OUT), os.path.dirname(os.path.abspath(__file__)), os.getcwd(),
             sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix,
         }
         if root.rstrip("/")

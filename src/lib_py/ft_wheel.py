@@ -87,9 +87,40 @@ def console_scripts(text):
 
 def shebang():
     """Where the interpreter stands is the same in every cell of a run, so scripts may name it."""
-    if " " in sys.executable or len(sys.executable) > 120:
-        return "#!/bin/sh\n'''exec' \"%s\" \"$0\" \"$@\"\n' '''\n" % sys.executable
-    return "#!%s\n" % sys.executable
+    executable = canonical(sys.executable)
+    if " " in executable or len(executable) > 120:
+        return "#!/bin/sh\n'''exec' \"%s\" \"$0\" \"$@\"\n' '''\n" % executable
+    return "#!%s\n" % executable
+
+
+def canonical(text):
+    """The places of a cell as they are called in all of them: $FT_ROOT is the root of one that can't have `/ft`."""
+    root = os.environ.get("FT_ROOT", "/ft")
+    if isinstance(text, bytes):
+        return re.sub(re.escape(os.fsencode(root)) + br"(?![\w.~-])", b"/ft", text)
+    return re.sub(re.escape(root) + r"(?![\w.~-])", "/ft", text)
+
+
+def make_canonical(site, info):
+    """Lets the text files in `site` name places as in every cell, and RECORD know what they are then."""
+    record = os.path.join(site, info, "RECORD")
+    with open(record, "rb") as file:
+        listed = file.read()
+    for directory, _, names in os.walk(site):
+        for path in (os.path.join(directory, name) for name in names):
+            with open(path, "rb") as file:
+                old = file.read()
+            new = canonical(old)
+            if b"\0" in old or new == old or path == record:
+                continue
+            write(path, new, os.stat(path).st_mode & 0o777)
+            was, now = digest(old), digest(new)
+            listed = listed.replace(b"%s,%d" % (was, len(old)), b"%s,%d" % (now, len(new))).replace(was, now)
+    write(record, listed)
+
+
+def digest(content):
+    return b"sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
 
 
 def write(path, content, mode=0o644):

@@ -165,6 +165,29 @@ fn each_step_has_its_network_and_the_caller_can_close_them_all() {
 }
 
 #[test]
+fn without_namespaces_no_host_can_be_allowed_and_the_self_check_says_so() {
+    let mut facts = facts();
+    let open = |place: &str| {
+        let place = place.to_owned();
+        lock(move |lock| lock.pointer_mut(&place).unwrap()["forbid_network"] = false.into())
+    };
+    let allow = lock(|lock| lock["tools"]["ruff"]["network"] = serde_json::json!({"allowed_hosts": ["a.net:443"]}));
+    let all = open("/network_policy");
+    assert_eq!(codes(&all, &facts, &request(Command::Run)), []);
+    facts.machine.no_namespaces = Some(("forbidden".into(), "allow them".into()));
+    assert_eq!(codes(&lock(|_| {}), &facts, &request(Command::Run)), []);
+    for (lock, said) in [(&all, "`network_policy` opens the network"), (&allow, "`tools.ruff` allows a.net:443")] {
+        let (_, findings) = plan(lock, &facts, &request(Command::Run));
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].code, ParityCode::POLICY_UNENFORCEABLE);
+        assert!(findings[0].message.contains(said), "{}", findings[0].message);
+        assert_eq!(codes(lock, &facts, &Request { no_network: true, ..request(Command::Run) }), []);
+    }
+    facts.machine.no_here = Some(("no Landlock".into(), "a newer kernel".into()));
+    assert_eq!(codes(&all, &facts, &request(Command::Run)).len(), 1);
+}
+
+#[test]
 fn a_part_of_the_steps_is_never_the_whole_run_however_it_is_named() {
     for only in [&["ruff", "ruff", "ruff", "ruff"][..], &["ruff", "unit", "bandit"]] {
         let asked = Request { only: only.iter().map(|s| (*s).to_owned()).collect(), ..request(Command::Run) };

@@ -169,6 +169,7 @@ mod tests {
                 "AppArmor restricts unprivileged user namespaces".into(),
                 "allow it with a profile".into(),
             )),
+            here: Ok(vec![seen("network", "seccomp broker", "decides about every socket", true)]),
             engines: vec![Engine {
                 endpoint: "unix:///var/run/docker.sock".into(),
                 from: "default socket".into(),

@@ -3,6 +3,7 @@
 use super::harness::{Project, Ran};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 /// A project whose folders the user of steps that root starts gets into, as it would be on a CI runner.
 fn project(tools: &[&str]) -> Project {
@@ -49,4 +50,49 @@ fn a_lock_that_wants_namespaces_is_not_run_without() {
     project.lock(|lock| lock["cell"] = serde_json::json!({"minimum": "namespaces"})).commit();
     ft(&project, &["run"]).leaves(105).says("PARITY-052").says("cell.minimum");
     assert_eq!(project.report().started(), 0);
+}
+
+#[test]
+fn a_layer_counts_for_both_kinds_of_cell_whichever_made_it() {
+    for first_here in [true, false] {
+        let project = project(&["pytest"]);
+        let check = |here: bool| if here { ft(&project, &["check"]) } else { project.ft(&["check"]) };
+        check(first_here).leaves(0);
+        let layers = project.path(".firsttry/cache/layer");
+        let paths = texts(&layers);
+        assert!(paths.iter().any(|text| text.contains("/ft/work")), "{paths:?}");
+        assert!(paths.iter().all(|text| !text.contains(".firsttry")), "{paths:?}");
+        // Tests are collected anew, and the build of the layer saw nothing of them.
+        let tests = fs::read_to_string(project.path("tests/test_demo.py")).unwrap();
+        project.write("tests/test_demo.py", tests + "# changed\n");
+        let second = check(!first_here);
+        second.leaves(0).says("nothing that it read changed");
+    }
+}
+
+#[test]
+fn an_allowed_host_is_refused_by_the_self_check_without_namespaces() {
+    let project = project(&["pytest"]);
+    // That of the harness is none that this run built.
+    fs::remove_file(project.path(".firsttry/env")).unwrap();
+    project.lock(|lock| lock["network_policy"] = serde_json::json!({"allowed_hosts": ["example.org"]})).commit();
+    ft(&project, &["run"]).leaves(105).says("PARITY-052").says("`network_policy` allows example.org");
+    assert_eq!(project.report().started(), 0);
+    assert!(!project.path(".firsttry/env").exists(), "nothing was built");
+}
+
+#[test]
+fn doctor_finds_the_cell_without_namespaces() {
+    let ran = ft(&Project::empty(), &["doctor", "--json"]);
+    ran.leaves(0);
+    let found: serde_json::Value = serde_json::from_str(&ran.face().1).unwrap();
+    assert_eq!((&found["cells"][0]["holds"], &found["cells"][2]["holds"]), (&false.into(), &true.into()));
+}
+
+/// Every text below a folder.
+fn texts(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| if path.is_dir() { texts(&path) } else { fs::read_to_string(path).into_iter().collect() })
+        .collect()
 }

@@ -444,6 +444,36 @@ fn a_collection_that_reaches_beyond_the_tree_is_not_cacheable() {
 }
 
 #[test]
+fn the_places_of_a_cell_may_have_another_root() {
+    let python = environment("pytest-8.4.2", PYTESTS[1].1);
+    let stranger = tempfile::NamedTempFile::new_in("/tmp").unwrap();
+    let opens = |path: &Path| format!("open({:?}).close()", path.display().to_string());
+    let test = "import warnings\ndef test_one(): warnings.warn('w')\n";
+    for (own_root, own_place, cacheable) in
+        [(true, true, true), (true, false, false), (false, true, true), (false, false, true)]
+    {
+        let tree = Tree::new(&[("pytest.ini", "[pytest]\n"), ("test_a.py", test), ("sub/x.py", "")]);
+        let root = tree.work().parent().unwrap().to_owned();
+        for dir in ["env", "tmp"] {
+            std::fs::create_dir(root.join(dir)).unwrap();
+        }
+        std::fs::write(root.join("env/x"), "").unwrap();
+        let opened = if own_place { root.join("env/x") } else { stranger.path().to_owned() };
+        std::fs::write(tree.work().join("conftest.py"), opens(&opened)).unwrap();
+        let mut command = tree.command(&python, &["-m", "pytest", "-p", "ft_pytest", "../test_a.py"]);
+        command.current_dir(tree.work().join("sub"));
+        if own_root {
+            command.env("FT_ROOT", &root).env("TMPDIR", root.join("tmp"));
+        }
+        good(&mut command);
+        let report = TestReport::parse(&std::fs::read(tree.out("pytest.json")).unwrap()).unwrap();
+        assert_eq!(report.uncacheable.is_empty(), cacheable, "{own_root} {own_place}: {:?}", report.uncacheable);
+        assert_eq!(report.warning_lines[0].starts_with("test_a.py:"), own_root, "{:?}", report.warning_lines);
+        assert_eq!(report.collected, ["test_a.py::test_one"]);
+    }
+}
+
+#[test]
 fn bandit_is_asked_again_without_filters_and_keeps_its_first_status() {
     let python = environment("tools", TOOLS);
     let tree = Tree::new(&[("a.py", "import subprocess\nassert 1\nsubprocess.call(input(), shell=True)\n")]);
