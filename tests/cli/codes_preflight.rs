@@ -221,10 +221,21 @@ fn a_container_that_venv_mode_can_not_give_is_parity_052() {
 #[test]
 fn a_required_limit_that_can_not_be_applied_is_parity_052() {
     let project = Project::with_tools(&["ruff"]);
-    project.lock(|lock| lock["resource_limits"] = json!({"disk_mb": 100, "required": true}));
-    stopped(&project, 105, "PARITY-052", "disk");
+    let limits = json!({"mem_mb": 500, "disk_mb": 100, "required": true});
+    project.lock(|lock| lock["resource_limits"] = limits);
+    // A machine on which this user can make no control group: there is nothing where they are made.
+    let without = |args: &[&str]| {
+        let script = "mount -t tmpfs -o ro none /sys/fs/cgroup && exec \"$@\"";
+        let as_root: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--map-root-user"] };
+        let hidden: &[&str] = &["--mount", "--", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_ft")];
+        project.run("unshare", &[as_root, hidden, args].concat())
+    };
+    without(&["run"]).leaves(105).says("PARITY-052").says("limit of memory").does_not_say("RUN ");
+    assert_eq!(project.report().failures(), ["PARITY-052"]);
     project.lock(|lock| lock["resource_limits"]["required"] = json!(false));
-    project.ft(&["run"]).leaves(0).says("disk");
+    without(&["run"]).leaves(0).says("memory");
+    project.lock(|lock| lock["resource_limits"]["required"] = json!(true));
+    project.ft(&["run"]).leaves(0);
 }
 
 #[test]

@@ -261,9 +261,10 @@ impl Project {
         self.finish(self.command(env!("CARGO_BIN_EXE_ft-parity"), args).output().unwrap())
     }
 
-    /// Starts `ft` and lets it run.
+    /// Starts `ft` and lets it run. With the signals of a fresh process: a test runner in the background ignores Ctrl-C,
+    /// and what is started with it ignored heeds that.
     pub fn start(&self, args: &[&str]) -> Child {
-        let mut command = self.command(env!("CARGO_BIN_EXE_ft"), args);
+        let mut command = self.command("env", &[&["--default-signal", env!("CARGO_BIN_EXE_ft")], args].concat());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 

@@ -89,7 +89,7 @@ attempt('library', lambda: os.close(os.open(sysconfig.get_path('stdlib') + '/sit
         name: "mounting-and-unmounting",
         attack: "
 call('tmpfs', NR['mount'], b'x', b'/tmp', b'tmpfs', 0, 0)
-call('bind', NR['mount'], b'/', b'/tmp', 0, 0x1000, 0)
+call('bind', NR['mount'], b'/', b'/tmp', 0, 0x5000, 0)
 call('writable', NR['mount'], 0, GIVEN.encode(), 0, 0x1020, 0)
 call('detach', NR['umount2'], b'/tmp', 2)
 call('no-follow', NR['umount2'], b'/tmp', 8)
@@ -103,8 +103,8 @@ call('chroot', NR['chroot'], b'/tmp')",
     Case {
         name: "the-newer-mount-calls",
         attack: "
-fd = call('open-tree', NR['open_tree'], -100, b'/', 1)
-call('open-tree-attr', NR['open_tree_attr'], -100, b'/', 1, ctypes.create_string_buffer(32), 32)
+fd = call('open-tree', NR['open_tree'], -100, b'/', 0x8001)
+call('open-tree-attr', NR['open_tree_attr'], -100, b'/', 0x8001, ctypes.create_string_buffer(32), 32)
 call('move-mount', NR['move_mount'], fd, b'', -100, b'/tmp', 4)
 call('setattr', NR['mount_setattr'], -100, b'/', 0, ctypes.create_string_buffer(32), 32)
 fs = call('fsopen', NR['fsopen'], b'tmpfs', 0)

@@ -38,9 +38,6 @@ enum Area {
     Artifacts,
 }
 
-/// Whether the world outside has taken harm, from what it saw and what the attack printed.
-type Harm = fn(&World, &[Vec<u8>]) -> bool;
-
 /// One attack.
 struct Case {
     name: &'static str,
