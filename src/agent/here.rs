@@ -13,7 +13,7 @@ use super::root::SignsOfLife;
 use super::spawn::Terminal;
 use super::tree::{self, Before, copy_tree};
 use super::walls::{Behind, close_stdio, read_spec};
-use super::witness::{Broker, Stub};
+use super::witness::{Broker, Stub, Writable};
 use super::{Failure, refuse, root, serve};
 use crate::code::ExitCode;
 use crate::frame::{Bytes, Spec};
@@ -236,7 +236,9 @@ fn build(spec: &Spec, owner: Option<(u32, u32)>, temporary: &Path, groups: &mut 
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|e| Failure::new("dumpable", e))?;
     let stub = Stub::open_anywhere().map_err(failed("name server"))?;
-    let broker = Broker::new(&stub, vec![at.clone(), temporary.to_owned()], version).map_err(failed("broker"))?;
+    let private = vec![at.clone(), temporary.to_owned()];
+    let broker =
+        Broker::new(&stub, private, Writable::new(writable(spec, &places)), version).map_err(failed("broker"))?;
     // The agent writes into the memory of the command, over /proc; the command does not write there.
     let inner = rules(spec, &places, Files::Read).map_err(fail("Landlock"))?;
     rules(spec, &places, Files::Write).and_then(|rules| rules.enforce()).map_err(fail("Landlock"))?;
@@ -321,6 +323,14 @@ fn reachable(spec: &Spec, scratch: &Path, owner: Option<(u32, u32)>) -> Result<(
     Ok(())
 }
 
+/// Where files may be made, changed and removed.
+fn writable(spec: &Spec, places: &Places) -> Vec<PathBuf> {
+    let mounts = spec.mounts.iter().filter(|mount| mount.writable).map(|mount| path_of(&mount.host).to_owned());
+    let own = ["work", "home", "out", "witness"].map(|name| Path::new(&places.root).join(name));
+    let shared = SHARED.map(PathBuf::from);
+    mounts.chain(own).chain([PathBuf::from(&places.temporary)]).chain(shared).collect()
+}
+
 /// What stays allowed. `proc` is how much of `/proc`.
 fn rules(spec: &Spec, places: &Places, proc: Files) -> Result<Rules, CallError> {
     let mut rules =
@@ -335,16 +345,12 @@ fn rules(spec: &Spec, places: &Places, proc: Files) -> Result<Rules, CallError> 
     for path in &spec.own_paths {
         rules.allow(path_of(path), Files::Read)?;
     }
-    for mount in &spec.mounts {
-        rules.allow(path_of(&mount.host), if mount.writable { Files::Write } else { Files::Read })?;
+    for mount in spec.mounts.iter().filter(|mount| !mount.writable) {
+        rules.allow(path_of(&mount.host), Files::Read)?;
     }
     rules.allow(root, Files::Read)?;
-    for name in ["work", "home", "out", "witness"] {
-        rules.allow(&root.join(name), Files::Write)?;
-    }
-    rules.allow(Path::new(&places.temporary), Files::Write)?;
-    for path in SHARED {
-        rules.allow(Path::new(path), Files::Write)?;
+    for path in writable(spec, places) {
+        rules.allow(&path, Files::Write)?;
     }
     for name in DEVICES {
         rules.allow(&Path::new("/dev").join(name), Files::Device)?;

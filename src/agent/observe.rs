@@ -160,8 +160,8 @@ fn without_namespaces(here: &Here, ids: &str, facts: &Facts) -> Vec<Observed> {
         since(4, ", and Landlock refuses TCP beside it")
     );
     let files = format!(
-        "Landlock {}: {}; /tmp, /var/tmp, /dev/shm and System V IPC are the machine's; names and sizes of other files can \
-         be seen",
+        "Landlock {}: {}; modes, owners, times and attributes of files are changed by the broker, where the step may \
+         write; /tmp, /var/tmp and /dev/shm are the machine's; names and sizes of other files can be seen",
         here.landlock,
         if refuses_home_and_system() {
             "files of users and the system can't be opened or written"
@@ -178,7 +178,8 @@ fn without_namespaces(here: &Here, ids: &str, facts: &Facts) -> Vec<Observed> {
     let user = if facts.mapped_from_root { "unprivileged uid" } else { "the caller's own uid" };
     vec![
         wall("network", "seccomp broker", network, true),
-        wall("files", "Landlock", files, refuses_home_and_system()),
+        wall("files", "Landlock, seccomp broker", files, refuses_home_and_system()),
+        wall("ipc", "seccomp", "System V IPC and POSIX message queues are refused to the step (ENOSYS)", true),
         wall("pid", "seccomp broker, subreaper", pid, true),
         wall("user", user, format!("uid {ids}"), !root),
         wall("paths", "", format!("/ft is {}", here.root), false),

@@ -91,6 +91,11 @@ const OPEN_TREE_ATTR: libc::c_long = 467;
 const LISTMOUNT: libc::c_long = 458;
 const STATMOUNT: libc::c_long = 457;
 const QUOTACTL_FD: libc::c_long = 443;
+/// The same, of Linux 6.6, 6.13 and 6.17.
+const FCHMODAT2: libc::c_long = 452;
+const SETXATTRAT: libc::c_long = 463;
+const REMOVEXATTRAT: libc::c_long = 466;
+const FILE_SETATTR: libc::c_long = 469;
 
 use Answer::{Ask, Family, Permission, Pretend, Protocol, Unknown};
 use When::{Always, AnyBit, Both, Is, IsButNot, Masked, NoneOf, NotZero};
@@ -244,7 +249,58 @@ const BROKER: &[Row] = &[
     // Two processes with one descriptor table and no thread between them: nobody needs it, and whoever decides about a
     // descriptor of one must not look after the other.
     (libc::SYS_clone, Masked(0, (libc::CLONE_FILES | libc::CLONE_THREAD) as u32, libc::CLONE_FILES as u32), Permission),
+    // Of the files of this user all over the machine: Landlock does not know these calls.
+    (libc::SYS_fchmod, Always, Ask),
+    (libc::SYS_fchmodat, Always, Ask),
+    (FCHMODAT2, Always, Ask),
+    (libc::SYS_fchown, Always, Ask),
+    (libc::SYS_fchownat, Always, Ask),
+    (libc::SYS_utimensat, Always, Ask),
+    (libc::SYS_setxattr, Always, Ask),
+    (libc::SYS_lsetxattr, Always, Ask),
+    (libc::SYS_fsetxattr, Always, Ask),
+    (libc::SYS_removexattr, Always, Ask),
+    (libc::SYS_lremovexattr, Always, Ask),
+    (libc::SYS_fremovexattr, Always, Ask),
+    // Too new for anybody to depend on.
+    (SETXATTRAT, Always, Unknown),
+    (REMOVEXATTRAT, Always, Unknown),
+    (FILE_SETATTR, Always, Unknown),
+    // A file's owner sets its flags, version, policy and seal through a descriptor that only reads, linux/fs.h.
+    (libc::SYS_ioctl, Is(1, 0x4008_6602), Permission), // FS_IOC_SETFLAGS
+    (libc::SYS_ioctl, Is(1, 0x4004_6602), Permission), // FS_IOC32_SETFLAGS
+    (libc::SYS_ioctl, Is(1, 0x4008_7602), Permission), // FS_IOC_SETVERSION
+    (libc::SYS_ioctl, Is(1, 0x401c_5820), Permission), // FS_IOC_FSSETXATTR
+    (libc::SYS_ioctl, Is(1, 0x800c_6613), Permission), // FS_IOC_SET_ENCRYPTION_POLICY
+    (libc::SYS_ioctl, Is(1, 0x4080_6685), Permission), // FS_IOC_ENABLE_VERITY
+    // Without an IPC namespace these reach the machine's.
+    (libc::SYS_shmget, Always, Unknown),
+    (libc::SYS_shmat, Always, Unknown),
+    (libc::SYS_shmctl, Always, Unknown),
+    (libc::SYS_msgget, Always, Unknown),
+    (libc::SYS_msgsnd, Always, Unknown),
+    (libc::SYS_msgrcv, Always, Unknown),
+    (libc::SYS_msgctl, Always, Unknown),
+    (libc::SYS_semget, Always, Unknown),
+    (libc::SYS_semop, Always, Unknown),
+    (libc::SYS_semtimedop, Always, Unknown),
+    (libc::SYS_semctl, Always, Unknown),
+    (libc::SYS_mq_open, Always, Unknown),
+    (libc::SYS_mq_unlink, Always, Unknown),
 ];
+
+/// What [`BROKER`] has too where the architecture kept the older calls.
+#[cfg(target_arch = "x86_64")]
+const BROKER_OLD: &[Row] = &[
+    (libc::SYS_chmod, Always, Ask),
+    (libc::SYS_chown, Always, Ask),
+    (libc::SYS_lchown, Always, Ask),
+    (libc::SYS_utime, Always, Ask),
+    (libc::SYS_utimes, Always, Ask),
+    (libc::SYS_futimesat, Always, Ask),
+];
+#[cfg(not(target_arch = "x86_64"))]
+const BROKER_OLD: &[Row] = &[];
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e; // AUDIT_ARCH_X86_64
@@ -352,7 +408,7 @@ pub fn install() -> Result<(), CallError> {
 /// EBUSY inside another program that watches, EACCES without `no_new_privs`, EINVAL before Linux 5.0.
 pub fn watch(broker: bool) -> Result<RawFd, CallError> {
     let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    let table = if broker { [WATCH, BROKER].concat() } else { WATCH.to_vec() };
+    let table = if broker { [WATCH, BROKER, BROKER_OLD].concat() } else { WATCH.to_vec() };
     // Without it (before Linux 5.19) a signal interrupts a call that was answered already, and it is made again.
     set(&table, listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
         .or_else(|e| if e.raw_os_error() == Some(libc::EINVAL) { set(&table, listener) } else { Err(e) })
@@ -522,6 +578,147 @@ mod tests {
         }
     }
 
+    fn brokered(call: libc::c_long, arguments: &[u64]) -> u32 {
+        let mut all = [0; 6];
+        all[..arguments.len()].copy_from_slice(arguments);
+        interpret(&program(&[WATCH, BROKER, BROKER_OLD].concat()), ARCHITECTURE, call as u32, all)
+    }
+
+    const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
+
+    #[test]
+    fn the_broker_is_asked_about_every_call_that_changes_a_file_by_path_or_number() {
+        let new = [
+            libc::SYS_fchmod,
+            libc::SYS_fchmodat,
+            452,
+            libc::SYS_fchown,
+            libc::SYS_fchownat,
+            libc::SYS_utimensat,
+            libc::SYS_setxattr,
+            libc::SYS_lsetxattr,
+            libc::SYS_fsetxattr,
+            libc::SYS_removexattr,
+            libc::SYS_lremovexattr,
+            libc::SYS_fremovexattr,
+            libc::SYS_truncate,
+        ];
+        // chmod, chown, lchown, utime, utimes, futimesat.
+        let old = if cfg!(target_arch = "x86_64") { &[90, 92, 94, 132, 235, 261][..] } else { &[] };
+        for call in new.iter().chain(old) {
+            for argument in [0, 1, u64::MAX] {
+                assert_eq!(brokered(*call, &[argument; 6]), ASK, "{call}");
+            }
+        }
+        for call in [463, 466, 469] {
+            assert_eq!(brokered(call, &[1, 2]), errno(libc::ENOSYS), "{call}");
+        }
+        for call in [libc::SYS_getxattr, libc::SYS_fstat, libc::SYS_umask, libc::SYS_ftruncate, libc::SYS_openat] {
+            assert_eq!(brokered(call, &[1, 2, 3, 4, 5, 6]), ALLOWED, "{call}");
+        }
+    }
+
+    #[test]
+    fn flags_of_files_are_not_set_through_a_descriptor_even_with_high_bits() {
+        for request in [0x4008_6602, 0x4004_6602, 0x4008_7602, 0x401c_5820, 0x800c_6613, 0x4080_6685, 0x8901, 0x8902] {
+            for high in [0, 1 << 32, 1 << 63] {
+                assert_eq!(brokered(libc::SYS_ioctl, &[3, request | high]), errno(libc::EPERM), "{request:x}");
+            }
+        }
+        // FS_IOC_GETFLAGS and FICLONE, which needs a descriptor that writes.
+        for request in [0x8008_6601, 0x4004_9409] {
+            assert_eq!(brokered(libc::SYS_ioctl, &[3, request]), ALLOWED, "{request:x}");
+        }
+    }
+
+    #[test]
+    fn interprocess_objects_of_the_machine_do_not_exist() {
+        let calls = [
+            libc::SYS_shmget,
+            libc::SYS_shmat,
+            libc::SYS_shmctl,
+            libc::SYS_msgget,
+            libc::SYS_msgsnd,
+            libc::SYS_msgrcv,
+            libc::SYS_msgctl,
+            libc::SYS_semget,
+            libc::SYS_semop,
+            libc::SYS_semtimedop,
+            libc::SYS_semctl,
+            libc::SYS_mq_open,
+            libc::SYS_mq_unlink,
+        ];
+        for call in calls {
+            assert_eq!(brokered(call, &[1, 2, 3, 4, 5, 6]), errno(libc::ENOSYS), "{call}");
+            assert_eq!(watched(call, &[]), ALLOWED, "an IPC namespace is the step's own: {call}");
+        }
+    }
+
+    #[test]
+    fn the_broker_makes_the_sockets_and_pairs_of_streams_are_nobodys_business() {
+        for family in [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6] {
+            assert_eq!(brokered(libc::SYS_socket, &[family as u64 | 1 << 40, 1, 0]), ASK);
+        }
+        for kind in [libc::SOCK_DGRAM, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK] {
+            assert_eq!(brokered(libc::SYS_socketpair, &[1, kind as u64 | 1 << 33, 0]), ASK);
+        }
+        assert_eq!(brokered(libc::SYS_socketpair, &[1, (libc::SOCK_STREAM | libc::SOCK_CLOEXEC) as u64, 0]), ALLOWED);
+        for call in [libc::SYS_bind, libc::SYS_listen] {
+            assert_eq!(brokered(call, &[3, 0, 0]), ASK);
+        }
+    }
+
+    #[test]
+    fn the_broker_is_asked_about_other_processes_and_not_about_the_caller() {
+        let always = [
+            libc::SYS_kill,
+            libc::SYS_tkill,
+            libc::SYS_tgkill,
+            libc::SYS_rt_sigqueueinfo,
+            libc::SYS_rt_tgsigqueueinfo,
+            libc::SYS_pidfd_open,
+        ];
+        for call in always {
+            assert_eq!(brokered(call, &[0, 0]), ASK, "{call}");
+        }
+        assert_eq!(brokered(libc::SYS_pidfd_send_signal, &[0, 0]), errno(libc::ENOSYS));
+        let by_first = [
+            libc::SYS_prlimit64,
+            libc::SYS_sched_setaffinity,
+            libc::SYS_sched_setscheduler,
+            libc::SYS_sched_setparam,
+            libc::SYS_sched_setattr,
+        ];
+        for call in by_first {
+            assert_eq!(brokered(call, &[0, 1]), ALLOWED, "{call}");
+            for other in [1, 77, 1 << 31, u64::MAX] {
+                assert_eq!(brokered(call, &[other, 1]), ASK, "{call} {other}");
+            }
+        }
+        for (call, user) in [(libc::SYS_setpriority, 2), (libc::SYS_ioprio_set, 3)] {
+            assert_eq!(brokered(call, &[user, 0]), errno(libc::EPERM));
+            assert_eq!(brokered(call, &[user | 1 << 32, 7]), errno(libc::EPERM));
+            assert_eq!(brokered(call, &[0, 7]), ASK);
+            assert_eq!(brokered(call, &[1, 0]), ALLOWED);
+        }
+        for call in [libc::SYS_move_pages, libc::SYS_migrate_pages] {
+            assert_eq!(brokered(call, &[0]), ALLOWED);
+            assert_eq!(brokered(call, &[77]), errno(libc::EPERM));
+        }
+        assert_eq!(brokered(libc::SYS_process_madvise, &[]), errno(libc::EPERM));
+        assert_eq!(brokered(libc::SYS_fcntl, &[3, libc::F_SETOWN as u64 | 1 << 32, 1]), ASK);
+        assert_eq!(brokered(libc::SYS_fcntl, &[3, 15, 1]), errno(libc::EPERM));
+        assert_eq!(brokered(libc::SYS_fcntl, &[3, libc::F_SETFL as u64, 1]), ALLOWED);
+    }
+
+    #[test]
+    fn a_descriptor_table_is_shared_by_threads_alone() {
+        let (files, thread) = (libc::CLONE_FILES as u64, libc::CLONE_THREAD as u64);
+        assert_eq!(brokered(libc::SYS_clone, &[files | libc::CLONE_VM as u64]), errno(libc::EPERM));
+        assert_eq!(brokered(libc::SYS_clone, &[files | thread]), ALLOWED);
+        assert_eq!(brokered(libc::SYS_clone, &[libc::SIGCHLD as u64]), ALLOWED);
+    }
+
     /// What the table says, read row by row: the first that applies.
     fn meant(table: &[Row], call: u32, arguments: [u64; 6]) -> u32 {
         if cfg!(target_arch = "x86_64") && call >= 0x4000_0000 {
@@ -558,12 +755,13 @@ mod tests {
     proptest! {
         #[test]
         fn the_program_does_what_the_table_says(
-            witness: bool,
+            which in 0..3,
             row in any::<prop::sample::Index>(),
             near in -1i64..2,
             arguments in prop::array::uniform6(prop_oneof![argument_near_a_row(), any::<u64>()]),
         ) {
-            let table = if witness { WATCH } else { TABLE };
+            let here = [WATCH, BROKER, BROKER_OLD].concat();
+            let table = [TABLE, WATCH, &here][which as usize];
             let call = (table[row.index(table.len())].0 + near) as u32;
             let given = interpret(&program(table), ARCHITECTURE, call, arguments);
             prop_assert_eq!(given, meant(table, call, arguments), "call {} {:?}", call, arguments);

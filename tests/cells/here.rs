@@ -305,6 +305,130 @@ attempt(lambda: os.rmdir(home + '/moved'))",
 }
 
 #[test]
+fn modes_owners_times_and_attributes_outside_stay_by_every_name() {
+    let home = outside_of_tmp();
+    let secret = home.path().join("secret");
+    fs::write(&secret, "canary").unwrap();
+    super::harness::give_to_step(home.path());
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // A mount for reading: descriptors of it can be had.
+    let script = format!(
+        "import ctypes, struct
+secret, home = {secret:?}, {home:?}
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*a):
+    if libc.syscall(*a) < 0: raise OSError(ctypes.get_errno(), '')
+fd, d = os.open(secret, os.O_RDONLY), os.open(home, os.O_RDONLY)
+link = 'link%d' % os.getpid(); os.symlink(secret, link); os.symlink('/proc/self/fd/%d' % fd, link + 'fd')
+away = os.path.relpath(secret)
+names = [secret, link, link + 'fd', away, '/proc/self/cwd/' + away, '/proc/thread-self/cwd/' + link, '/proc/self/root' + secret, '/proc/self/fd/%d' % fd, '/proc/%d/fd/%d' % (os.getpid(), fd), fd]
+for at in names:
+    attempt(lambda: os.chmod(at, 0o777))
+    attempt(lambda: os.utime(at, (1, 1)))
+    attempt(lambda: os.utime(at))
+    attempt(lambda: os.chown(at, -1, -1))
+    attempt(lambda: os.setxattr(at, 'user.ft', b'1'))
+    attempt(lambda: os.removexattr(at, 'user.ft'))
+attempt(lambda: os.chmod('secret', 0o777, dir_fd=d))
+attempt(lambda: os.utime('secret', (1, 1), dir_fd=d, follow_symlinks=False))
+attempt(lambda: os.chown('secret', -1, -1, dir_fd=d))
+attempt(lambda: os.lchown(secret, -1, -1))
+attempt(lambda: os.setxattr(secret, 'user.ft', b'1', follow_symlinks=False))
+attempt(lambda: os.chmod(home, 0o777)); attempt(lambda: os.fchmod(d, 0o777))
+attempt(lambda: call(132, secret.encode(), struct.pack('qq', 1, 1)))
+attempt(lambda: call(235, secret.encode(), struct.pack('qqqq', 1, 0, 1, 0)))
+attempt(lambda: call(261, d, b'secret', struct.pack('qqqq', 1, 0, 1, 0)))
+attempt(lambda: call(452, fd, b'', 0o777, 0x1000))
+attempt(lambda: call(452, -100, secret.encode(), 0o777, 0))
+attempt(lambda: call(260, fd, b'', -1, -1, 0x1000))",
+        home = home.path()
+    );
+    let fixture = here(&script).mount(home.path(), "/ft/read", false);
+    let control = fixture.control();
+    assert_eq!(control.lines().count(), 73, "{control}");
+    // What the file system or the kernel does not have at all.
+    let had = |line: &str| line.starts_with("done") || ["EOPNOTSUPP", "ENOTSUP", "ENOSYS"].contains(&line);
+    assert!(control.lines().all(had), "{control}");
+    assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o7777, 0o777);
+    for (path, mode) in [(home.path(), 0o755), (secret.as_path(), 0o640)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    use std::os::unix::fs::MetadataExt;
+    let state = || {
+        let one = |path: &Path| {
+            let meta = fs::metadata(path).unwrap();
+            let names = rustix::fs::listxattr(path, &mut [0u8; 4096][..]).unwrap_or(0);
+            (meta.mode(), meta.mtime_nsec(), meta.mtime(), meta.ctime(), meta.ctime_nsec(), names)
+        };
+        [one(home.path()), one(&secret)]
+    };
+    let before = state();
+    let ran = run(&fixture);
+    assert_eq!(ran.passed(), "EPERM\n".repeat(73), "{}", ran.error);
+    assert_eq!(state(), before);
+}
+
+#[test]
+fn files_of_the_step_are_changed_as_everywhere() {
+    let script = "import shutil, stat, subprocess, tarfile, tempfile, zipfile, io
+mode = lambda p: oct(stat.S_IMODE(os.stat(p).st_mode))
+os.umask(0o027); d = tempfile.mkdtemp(); os.chdir(d); print(mode('.'))
+open('a', 'w').write('1'); print(mode('a')); os.chmod('a', 0o4751); print(mode('a')); os.chmod(d + '/a', 0o600)
+os.utime('a', ns=(1_000_000_001, 2_000_000_003)); s = os.stat('a'); print(s.st_atime_ns, s.st_mtime_ns)
+os.symlink('a', 'l'); os.utime('l', (7, 8), follow_symlinks=False); print(os.lstat('l').st_mtime, os.stat('l').st_mtime_ns)
+os.chmod('l', 0o640); print(mode('a'), os.path.islink('l')); os.lchown('l', -1, -1); os.chown('l', os.getuid(), -1)
+os.symlink('loop', 'loop'); os.mkdir('dir'); os.chmod('dir/', 0o711); print(mode('dir'))
+for p in ['none', 'a/x', 'a/', 'loop', '', 'n' * 300, 'p/' * 2500, '/proc/self/cwd/none', '/proc/self/fd/999', '/proc/self/cwd/a/', -1, 999]:
+    attempt(lambda: os.chmod(p, 0o600)); attempt(lambda: os.utime(p)); attempt(lambda: os.chown(p, -1, -1))
+fd = os.open('a', os.O_RDWR); os.fchmod(fd, 0o604); print(mode('a')); os.utime(fd, (5, 6)); print(os.stat('a').st_mtime); os.fchown(fd, -1, -1)
+for p in ['/proc/self/fd/%d' % fd, '/proc/thread-self/fd/%d' % fd, '/proc/self/cwd/a', '/proc/self/root' + d + '/l', '/dev/fd/%d' % fd, '../' + os.path.basename(d) + '/a']:
+    os.chmod(p, 0o611); os.utime(p, (1, 9)); print(mode('a'), os.stat('a').st_mtime); os.chmod('a', 0)
+    os.chmod('a', 0o600)
+t = threading.Thread(target=lambda: os.chmod('/proc/thread-self/cwd/a', 0o660)); t.start(); t.join(); print(mode('a'))
+f = tempfile.TemporaryFile(); os.fchmod(f.fileno(), 0o640); os.utime(f.fileno(), (3, 4)); print(os.fstat(f.fileno()).st_mtime, mode(f.fileno()))
+r, w = os.pipe(); os.fchmod(w, 0o600); m = os.memfd_create('m'); os.fchmod(m, 0o600); print(mode(m))
+def attributes():
+    os.setxattr('a', 'user.x', b'value'); x = os.getxattr('a', 'user.x'); attempt(lambda: os.setxattr('a', 'user.x', b'', os.XATTR_CREATE)); os.removexattr(fd, 'user.x'); return x, os.listxattr('a')
+attempt(attributes); attempt(lambda: os.removexattr('a', 'user.none')); attempt(lambda: os.setxattr('a', 'user.' + 'x' * 300, b''))
+os.chmod('a', 0o754); os.utime('a', ns=(11, 12_000_000_013)); shutil.copy2('a', 'b'); print(mode('b'), os.stat('b').st_mtime_ns)
+os.mkdir('tree'); shutil.copy2('a', 'tree/x'); os.symlink('x', 'tree/s'); os.chmod('tree', 0o705); shutil.copytree('tree', 'copy', symlinks=True); print(mode('copy'), os.stat('copy/x').st_mtime_ns)
+with tarfile.open('t.tar', 'w') as t: t.add('tree')
+os.mkdir('x'); tarfile.open('t.tar').extractall('x'); print(mode('x/tree/x'), int(os.stat('x/tree/x').st_mtime), os.readlink('x/tree/s'))
+def sh(*a, **k): return subprocess.run(a, check=True, capture_output=True, text=True, **k).stdout
+sh('cp', '-a', 'tree', 'cp'); print(mode('cp'), os.stat('cp/x').st_mtime_ns, os.readlink('cp/s'))
+os.mkdir('y'); sh('tar', '-xpf', 't.tar', '-C', 'y'); print(mode('y/tree/x'), int(os.stat('y/tree/x').st_mtime))
+sh('touch', '-d', '@77', 'a'); sh('chmod', 'u=rwx,go=', 'a'); sh('install', '-m', '751', 'a', 'i'); print(mode('a'), os.stat('a').st_mtime, mode('i'))
+env = dict(os.environ, HOME=d, GIT_CONFIG_NOSYSTEM='1', **{'GIT_%s_%s' % (w, v): 'x@y' for w in ['AUTHOR', 'COMMITTER'] for v in ['NAME', 'EMAIL']})
+os.mkdir('g'); git = lambda *a: sh('git', '-C', 'g', *a, env=env)
+git('init', '-q'); shutil.copy2('a', 'g/a'); git('add', '.'); git('commit', '-qm', 'x'); os.chmod('g/a', 0o600); print(git('status', '--short').strip()); git('checkout', '-q', '.'); git('gc', '-q'); git('clone', '-q', '.', 'c'); print(oct(os.stat('g/c/a').st_mode & 0o111))
+os.mkdir('shut'); open('shut/f', 'w'); os.chmod('shut', 0o500); os.chmod('shut', 0o700); shutil.rmtree('shut')
+os.chdir('/'); shutil.rmtree(d); print(os.path.exists(d))";
+    let fixture = here(script);
+    let control = fixture.control();
+    assert!(control.ends_with("False\n"), "{control}");
+    let ran = run(&fixture);
+    assert_eq!(ran.passed(), control, "{}", ran.error);
+}
+
+#[test]
+fn interprocess_objects_of_the_machine_are_not_opened() {
+    // Keys and names of their own: two runs at once must not meet.
+    let script = "import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*a):
+    n = libc.syscall(*a)
+    if n < 0: raise OSError(ctypes.get_errno(), '')
+    return n
+key, name, made = 0x46540000 | os.getpid() & 0xffff, b'ft-%d' % os.getpid(), []
+def get(n, *a): made.append((n, call(n, *a))); return 'made'
+attempt(lambda: get(29, key, 4096, 0o1600)); attempt(lambda: get(64, key, 1, 0o1600)); attempt(lambda: get(68, key, 0o1600))
+attempt(lambda: call(240, name, os.O_CREAT | os.O_RDWR, 0o600, 0) and 'made')
+for n, i in made: call({29: 31, 64: 66, 68: 71}[n], i, *([0] if n == 64 else []), 0, 0)
+attempt(lambda: call(241, name))";
+    attack(script, &("done made\n".repeat(4) + "done 0\n"), &"ENOSYS\n".repeat(5));
+}
+
+#[test]
 fn a_daemon_of_the_step_does_not_survive_it() {
     let ran = run(&here(
         "import time
@@ -346,10 +470,14 @@ const TRIES: u32 = 100_000;
 /// Runs the race, judged by two sockets of the machine that nobody may reach.
 fn race(mode: &str) {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    tcp.set_nonblocking(true).unwrap();
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     udp.set_nonblocking(true).unwrap();
-    let (tcp_port, udp_port) = (tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port());
+    let (at, udp_port) = (tcp.local_addr().unwrap(), udp.local_addr().unwrap().port());
+    let tcp_port = at.port();
+    // Where nobody accepts, the control arm waits: a full backlog drops what begins a connection, and seconds pass
+    // before it is sent again.
+    let (send, accepted) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tcp.incoming().flatten().all(|peer| send.send(peer.peer_addr().ok()).is_ok()));
     let arguments = |tries: u32| [mode.to_owned(), tcp_port.to_string(), udp_port.to_string(), tries.to_string()];
     let fixture = opened(Fixture::new());
     let program = fixture.tree().join("race");
@@ -358,7 +486,10 @@ fn race(mode: &str) {
     assert!(built.unwrap().success());
     let came_through = || {
         let mut buffer = [0; 9];
-        (0..1000).filter(|_| tcp.accept().is_ok()).count() + (0..1000).filter(|_| udp.recv(&mut buffer).is_ok()).count()
+        // Ours is the last of the connections.
+        let last = std::net::TcpStream::connect(at).unwrap().local_addr().ok();
+        accepted.iter().take_while(|peer| *peer != last).count()
+            + (0..1_000_000).take_while(|_| udp.recv(&mut buffer).is_ok()).count()
     };
     // The control arm: without a wall it takes few tries.
     let control = std::process::Command::new(&program).args(arguments(200_000)).output().unwrap();

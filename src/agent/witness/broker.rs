@@ -10,6 +10,7 @@
 //! datagram socket at all that could be put under the same number; and calls whose arguments all stand in registers.
 
 use super::address::{self, Address};
+use super::files::Writable;
 use super::task::{Task, Unread};
 use super::{MESSAGE, Target, VECTOR, Witness, call_name, dns, sockets, stub::Stub};
 use crate::agent::channel::Channel;
@@ -58,6 +59,8 @@ pub struct Broker {
     sink: UdpSocket,
     /// Directories in which only the step can have made a socket.
     private: Vec<PathBuf>,
+    /// Where the step changes modes, owners, times and attributes.
+    writable: Writable,
     landlock: u32,
     kept: HashMap<u64, Kept>,
     waiting: Vec<Waiting>,
@@ -133,16 +136,18 @@ enum Whose {
 }
 
 impl Broker {
-    /// Leads questions for names to `stub`. `private` are directories in which only the step writes.
+    /// Leads questions for names to `stub`. `private` are directories in which only the step writes, `writable` is all
+    /// where Landlock lets it write.
     ///
     /// # Errors
     /// Where no socket can be made.
-    pub fn new(stub: &Stub, private: Vec<PathBuf>, landlock: u32) -> io::Result<Broker> {
+    pub fn new(stub: &Stub, private: Vec<PathBuf>, writable: Writable, landlock: u32) -> io::Result<Broker> {
         Ok(Broker {
             stub: stub.address()?,
             nameservers: nameservers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
             sink: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
             private,
+            writable,
             landlock,
             kept: HashMap::new(),
             waiting: Vec::new(),
@@ -259,7 +264,12 @@ impl Broker {
             libc::SYS_fcntl => allowed(number(third) != -1 && whom(number(third)), libc::EPERM),
             // Landlock keeps files from it since its third version.
             libc::SYS_truncate => allowed(self.landlock >= 3, libc::EACCES),
-            _ => Answer::Refuse(libc::EPERM),
+            // What is left of the broker's table changes files.
+            _ => match self.writable.perform(listener, call) {
+                None => Answer::Given,
+                Some(Ok(())) => Answer::Value(0),
+                Some(Err(errno)) => Answer::Refuse(errno.raw_os_error()),
+            },
         }
     }
 

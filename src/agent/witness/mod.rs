@@ -8,6 +8,7 @@ mod address;
 mod broker;
 mod current;
 mod dns;
+mod files;
 mod log;
 mod sockets;
 mod stub;
@@ -15,6 +16,7 @@ mod task;
 
 pub use broker::Broker;
 pub use current::SIZE as SLOTS_SIZE;
+pub use files::Writable;
 pub use stub::Stub;
 
 use super::channel::Channel;
