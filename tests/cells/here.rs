@@ -468,41 +468,62 @@ fn what_a_step_changed_is_the_layer_of_the_next_one() {
 /// here reads the kernel's whole tables of sockets, tens of milliseconds on some kernels.
 const TRIES: u32 = 1000;
 
-/// Runs the race, judged by two sockets of the machine that nobody may reach.
+/// Two sockets of the machine that nobody in a cell may reach.
+struct Forbidden {
+    at: std::net::SocketAddr,
+    udp: std::net::UdpSocket,
+    accepted: std::sync::mpsc::Receiver<Option<std::net::SocketAddr>>,
+}
+
+impl Forbidden {
+    fn new() -> Forbidden {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        udp.set_nonblocking(true).unwrap();
+        let at = tcp.local_addr().unwrap();
+        // Where nobody accepts, the control arm waits: a full backlog drops what begins a connection, and seconds pass
+        // before it is sent again.
+        let (send, accepted) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tcp.incoming().flatten().all(|peer| send.send(peer.peer_addr().ok()).is_ok()));
+        Forbidden { at, udp, accepted }
+    }
+
+    fn arguments(&self, mode: &str, tries: u32) -> [String; 4] {
+        let udp = self.udp.local_addr().unwrap().port();
+        [mode.to_owned(), self.at.port().to_string(), udp.to_string(), tries.to_string()]
+    }
+
+    /// How many connections and datagrams arrived.
+    fn came_through(&self) -> usize {
+        let mut buffer = [0; 9];
+        // Ours is the last of the connections.
+        let last = std::net::TcpStream::connect(self.at).unwrap().local_addr().ok();
+        self.accepted.iter().take_while(|peer| *peer != last).count()
+            + (0..1_000_000).take_while(|_| self.udp.recv(&mut buffer).is_ok()).count()
+    }
+}
+
+/// Runs the race in the control arm and in a cell. Each has sockets of its own: what was under way when the control
+/// ended arrives seconds later.
 fn race(mode: &str) {
-    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    udp.set_nonblocking(true).unwrap();
-    let (at, udp_port) = (tcp.local_addr().unwrap(), udp.local_addr().unwrap().port());
-    let tcp_port = at.port();
-    // Where nobody accepts, the control arm waits: a full backlog drops what begins a connection, and seconds pass
-    // before it is sent again.
-    let (send, accepted) = std::sync::mpsc::channel();
-    std::thread::spawn(move || tcp.incoming().flatten().all(|peer| send.send(peer.peer_addr().ok()).is_ok()));
-    let arguments = |tries: u32| [mode.to_owned(), tcp_port.to_string(), udp_port.to_string(), tries.to_string()];
     let fixture = opened(Fixture::new());
     let program = fixture.tree().join("race");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cells/race.c");
     let built = std::process::Command::new("cc").args(["-O2", "-pthread", "-o"]).arg(&program).arg(source).status();
     assert!(built.unwrap().success());
-    let came_through = || {
-        let mut buffer = [0; 9];
-        // Ours is the last of the connections.
-        let last = std::net::TcpStream::connect(at).unwrap().local_addr().ok();
-        accepted.iter().take_while(|peer| *peer != last).count()
-            + (0..1_000_000).take_while(|_| udp.recv(&mut buffer).is_ok()).count()
-    };
-    // The control arm: without a wall it takes few tries.
-    let control = std::process::Command::new(&program).args(arguments(200_000)).output().unwrap();
+    // Without a wall it takes few tries.
+    let open = Forbidden::new();
+    let control = std::process::Command::new(&program).args(open.arguments(mode, 200_000)).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&control.stdout), "200000\n");
-    assert!(came_through() > 0, "the race is won where nobody looks");
+    assert!(open.came_through() > 0, "the race is won where nobody looks");
+    let walled = Forbidden::new();
     let fixture = fixture.with(|_, manifest| {
-        manifest.argv = std::iter::once("/ft/work/race".to_owned()).chain(arguments(TRIES)).collect();
+        manifest.argv = std::iter::once("/ft/work/race".to_owned()).chain(walled.arguments(mode, TRIES)).collect();
         manifest.timeout_ms = 300_000;
     });
     let ran = run(&fixture);
     assert_eq!(ran.passed(), format!("{TRIES}\n"));
-    assert_eq!(came_through(), 0);
+    assert_eq!(walled.came_through(), 0);
 }
 
 #[test]
