@@ -48,10 +48,13 @@ impl Cell for Here {
     }
 }
 
-/// Tries one with nothing in it.
+/// Tries one with nothing in it. No run is put into one yet, also where it stands: its directories lie below the
+/// repository, and programs that look for their configuration in the folders above find the repository's own, which they
+/// may not read.
 #[must_use]
 pub fn probe() -> Probe {
-    start::probe(HERE)
+    let tried = start::probe(HERE);
+    Probe { unavailable: Some(tried.unavailable.unwrap_or(super::Unavailable::Unfinished)), ..tried }
 }
 
 /// Ends what killed runs of this user left: processes with the marker of a starter that is gone, and the directories for

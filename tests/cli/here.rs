@@ -1,9 +1,8 @@
-//! A machine that forbids namespaces: the same commands in cells of the kind `here`.
+//! A machine that forbids namespaces: refused, and said so.
 
 use super::harness::{Project, Ran};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 /// A project whose folders the user of steps that root starts gets into, as it would be on a CI runner.
 fn project(tools: &[&str]) -> Project {
@@ -22,26 +21,19 @@ fn ft(project: &Project, args: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_run_is_green_without_namespaces_and_says_so() {
+fn a_run_is_refused_where_no_namespaces_can_be_had() {
     let project = project(&["pytest"]);
-    ft(&project, &["run"]).leaves(0);
-    let report = project.report();
-    assert_eq!(report.0["enforcement"]["cell"], "here");
-    ft(&project, &["check"]).leaves(0);
+    ft(&project, &["run"]).leaves(105).says("PARITY-052").says("does not run steps in them yet");
+    assert_eq!(project.report().started(), 0);
+    let project = project_with_allowed_host();
+    ft(&project, &["run"]).leaves(105).says("PARITY-052");
+    assert_eq!(project.report().started(), 0);
 }
 
-#[test]
-fn a_step_that_reaches_for_the_network_is_a_violation_without_namespaces_too() {
+fn project_with_allowed_host() -> Project {
     let project = project(&["pytest"]);
-    project.write(
-        "tests/test_net.py",
-        "import socket\ndef test_reaches():\n    try: socket.create_connection(('198.51.100.1', 80), 1)\n    except OSError: pass\n",
-    );
-    project.commit();
-    project.ft(&["lock"]);
-    project.commit();
-    let ran = ft(&project, &["run"]);
-    ran.leaves(251).says("198.51.100.1");
+    project.lock(|lock| lock["network_policy"] = serde_json::json!({"allowed_hosts": ["example.org"]})).commit();
+    project
 }
 
 #[test]
@@ -53,46 +45,9 @@ fn a_lock_that_wants_namespaces_is_not_run_without() {
 }
 
 #[test]
-fn a_layer_counts_for_both_kinds_of_cell_whichever_made_it() {
-    for first_here in [true, false] {
-        let project = project(&["pytest"]);
-        let check = |here: bool| if here { ft(&project, &["check"]) } else { project.ft(&["check"]) };
-        check(first_here).leaves(0);
-        let layers = project.path(".firsttry/cache/layer");
-        let paths = texts(&layers);
-        assert!(paths.iter().any(|text| text.contains("/ft/work")), "{paths:?}");
-        assert!(paths.iter().all(|text| !text.contains(".firsttry")), "{paths:?}");
-        // Tests are collected anew, and the build of the layer saw nothing of them.
-        let tests = fs::read_to_string(project.path("tests/test_demo.py")).unwrap();
-        project.write("tests/test_demo.py", tests + "# changed\n");
-        let second = check(!first_here);
-        second.leaves(0).says("nothing that it read changed");
-    }
-}
-
-#[test]
-fn an_allowed_host_is_refused_by_the_self_check_without_namespaces() {
-    let project = project(&["pytest"]);
-    // That of the harness is none that this run built.
-    fs::remove_file(project.path(".firsttry/env")).unwrap();
-    project.lock(|lock| lock["network_policy"] = serde_json::json!({"allowed_hosts": ["example.org"]})).commit();
-    ft(&project, &["run"]).leaves(105).says("PARITY-052").says("`network_policy` allows example.org");
-    assert_eq!(project.report().started(), 0);
-    assert!(!project.path(".firsttry/env").exists(), "nothing was built");
-}
-
-#[test]
-fn doctor_finds_the_cell_without_namespaces() {
+fn doctor_says_that_nothing_can_be_run_there() {
     let ran = ft(&Project::empty(), &["doctor", "--json"]);
-    ran.leaves(0);
+    ran.leaves(105);
     let found: serde_json::Value = serde_json::from_str(&ran.face().1).unwrap();
-    assert_eq!((&found["cells"][0]["holds"], &found["cells"][2]["holds"]), (&false.into(), &true.into()));
-}
-
-/// Every text below a folder.
-fn texts(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries
-        .flat_map(|path| if path.is_dir() { texts(&path) } else { fs::read_to_string(path).into_iter().collect() })
-        .collect()
+    assert_eq!((&found["cells"][0]["holds"], &found["cells"][2]["holds"]), (&false.into(), &false.into()));
 }
