@@ -259,10 +259,14 @@ attempt(lambda: os.kill(os.getppid(), 0))"
     outside.wait().unwrap();
 }
 
-/// A directory that everybody could use and that is in none of the shared places.
+/// A directory that everybody could use and that is in none of the shared places. An ordinary user is given one by whoever
+/// started these tests as him.
+#[expect(clippy::disallowed_methods, reason = "what these tests tell themselves")]
 fn outside_of_tmp() -> tempfile::TempDir {
     let own = std::env::current_exe().unwrap();
-    let places = [own.parent().unwrap(), Path::new("/opt"), Path::new("/run")];
+    let given = std::env::var_os(super::user::PLACE).unwrap_or_default();
+    let places = [own.parent().unwrap(), Path::new(&given), Path::new("/opt"), Path::new("/run")];
+    let places = places.map(|place| if place.is_absolute() { place } else { Path::new("/nonexistent") });
     let shared = |place: &Path| ["/tmp", "/var/tmp", "/dev/shm"].iter().any(|shared| place.starts_with(shared));
     let made = places.iter().filter(|place| !shared(place)).find_map(|place| tempfile::tempdir_in(place).ok());
     made.expect("a place outside of /tmp that can be written")

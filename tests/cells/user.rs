@@ -8,6 +8,9 @@ use std::process::Command;
 /// A number without an account: nothing of it may depend on one.
 const ORDINARY: u32 = 54321;
 
+/// Names a directory outside of the shared places that the ordinary user may write to.
+pub const PLACE: &str = "FT_TEST_PLACE";
+
 #[test]
 fn everything_here_holds_for_an_ordinary_user_as_well() {
     if !rustix::process::geteuid().is_root() {
@@ -22,7 +25,10 @@ fn everything_here_holds_for_an_ordinary_user_as_well() {
     fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
     fs::create_dir(&temporary).unwrap();
     std::os::unix::fs::chown(&temporary, Some(ORDINARY), Some(ORDINARY)).unwrap();
+    let place = tempfile::tempdir_in("/opt").or_else(|_| tempfile::tempdir_in("/run")).unwrap();
+    std::os::unix::fs::chown(place.path(), Some(ORDINARY), Some(ORDINARY)).unwrap();
     let output = Command::new(&binary)
+        .env(PLACE, place.path())
         .args(["--test-threads", "2", "--skip", "agent::", "--skip", "container::"])
         .env("TMPDIR", &temporary)
         .current_dir("/")
