@@ -157,7 +157,8 @@ fn measured(repo: &Repo) -> Duration {
 fn the_runner_may_die_at_any_point() {
     in_workers("points::the_runner_may_die_at_any_point", WORKERS, |worker| {
         let repo = Repo::new();
-        let length = measured(&repo);
+        let mut length = measured(&repo);
+        let patience = length * 4 + Duration::from_secs(5);
         let mut dice = Dice(seed() ^ (worker << 32));
         let mut alive = 0;
         for index in 0..RUNNER_POINTS {
@@ -165,16 +166,21 @@ fn the_runner_may_die_at_any_point() {
             say(&format!("worker {worker}, point {index}: {when:?} of {length:?}"));
             let mut run = repo.start(&["run"], &[]);
             wait_for(&repo, &mut run, when);
-            alive += usize::from(!run.is_over());
+            if run.is_over() {
+                // Measured while the machine was busier: later points would miss as well.
+                length = length.mul_f64(0.8);
+            } else {
+                alive += 1;
+            }
             run.kill();
             run.until_nobody_is_left(PATIENCE).unwrap();
             assert_eq!(repo.harm(), Vec::<String>::new());
             no_groups(&run.orphans);
             if index % WHOLE_AFTER == WHOLE_AFTER - 1 {
-                whole(&repo, length * 4 + Duration::from_secs(5));
+                whole(&repo, patience);
             }
         }
-        whole(&repo, length * 4 + Duration::from_secs(5));
+        whole(&repo, patience);
         say(&format!("{alive} of {RUNNER_POINTS} points hit a living runner"));
         assert!(alive * 3 > RUNNER_POINTS * 2, "the points miss the run");
     });
