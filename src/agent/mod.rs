@@ -1,6 +1,6 @@
-//! The agent: PID 1 of a cell, or in a cell without namespaces the parent of everybody in it. It raises the walls (or finds them raised by an engine), starts one command, watches it,
-//! ends it, and brings back what it left. It judges nothing: exit statuses, timeouts and refusals go to the host as
-//! frames.
+//! The agent: PID 1 of a cell, or in a cell without namespaces the parent of everybody in it. It raises the walls (or
+//! finds them raised by an engine), starts one command, watches it, ends it, and brings back what it left. It judges
+//! nothing: exit statuses, timeouts and refusals go to the host as frames.
 //!
 //! One thread, no runtime: namespaces want a process that has never had a second thread, and fork is only safe then.
 //! Standard input and output are the stream to the host; standard error is for panics alone. When standard input ends,

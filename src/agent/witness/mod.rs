@@ -275,13 +275,13 @@ impl Witness {
 
     /// Lets the broker do something, where there is one.
     fn with_broker(&mut self, action: impl FnOnce(&mut Broker, &mut Witness, &Listener)) {
-        // Both or none: a listener that is dropped leaves every watched call with ENOSYS.
-        if self.broker.is_none() || self.listener.is_none() {
-            return;
+        let Some(mut broker) = self.broker.take() else { return };
+        // Both go back: a listener that is dropped leaves every watched call with ENOSYS.
+        if let Some(listener) = self.listener.take() {
+            action(&mut broker, self, &listener);
+            self.listener = Some(listener);
         }
-        let (Some(mut broker), Some(listener)) = (self.broker.take(), self.listener.take()) else { unreachable!() };
-        action(&mut broker, self, &listener);
-        (self.broker, self.listener) = (Some(broker), Some(listener));
+        self.broker = Some(broker);
     }
 
     fn answer(&mut self, call: &Notification, channel: &mut Channel) {
