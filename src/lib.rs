@@ -20,7 +20,8 @@
 //!
 //! Pure: [`code`], [`escape`], [`frame`], [`network`], [`finding`], [`step`], [`repo`], [`lock`], [`plan`], [`results`],
 //! [`event`], [`run`], [`outcome`], [`doctor`], [`report`]. They import only each other. Effects import pure modules, and
-//! not each other, but for two that are tools of theirs: [`mod@git`] (how git is called) and [`lib_py`] (our Python files).
+//! not each other, but for their tools: [`mod@git`] (how git is called), [`lib_py`] (our Python files) and [`tar_writer`].
+//! [`image`] makes, reads and identifies container images; what an image is called stands in [`lock::image`].
 //! Wiring ([`session`], [`commands`]) imports all; nothing imports wiring. `tests/house` reads the sources against this.
 //! `unsafe` stands in [`linux`] only. With the feature `agent` alone the crate is the agent's: no runtime, no argument
 //! parser, no procedural macros.
@@ -66,6 +67,8 @@ pub mod git;
 #[cfg(feature = "host")]
 pub mod hooks;
 #[cfg(feature = "host")]
+pub mod image;
+#[cfg(feature = "host")]
 pub mod leftovers;
 #[cfg(feature = "host")]
 pub mod lib_py;
@@ -91,6 +94,8 @@ pub mod session;
 pub mod snapshot;
 #[cfg(feature = "host")]
 pub mod step;
+#[cfg(feature = "host")]
+pub mod tar_writer;
 #[cfg(feature = "host")]
 pub mod ui;
 
