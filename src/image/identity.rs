@@ -16,8 +16,9 @@ pub struct Seen {
     pub id: Digest,
     /// `name@digest` for every registry that the image is known to be in; empty for one that was loaded.
     pub repo_digests: Vec<Reference>,
-    /// The digest of the manifest or index that the id stands for, where the engine says so (API 1.48).
-    pub descriptor: Option<Digest>,
+    /// Whether the id is that of a manifest, so that the configuration's digest is not shown: the engine keeps its images in
+    /// containerd's store.
+    pub by_manifest: bool,
     /// The digests of the unpacked layers, lowest first.
     pub diff_ids: Vec<Digest>,
     /// For which machines it is.
@@ -25,15 +26,8 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether the id is that of a manifest, so that the configuration's digest is not shown.
-    #[must_use]
-    pub fn by_manifest(&self) -> bool {
-        self.descriptor == Some(self.id) || self.repo_digests.iter().any(|known| known.digest == Some(self.id))
-    }
-
     fn knows(&self, manifest: Digest) -> bool {
-        (self.by_manifest() && self.id == manifest)
-            || self.descriptor == Some(manifest)
+        (self.by_manifest && self.id == manifest)
             || self.repo_digests.iter().any(|known| known.digest == Some(manifest))
     }
 }
@@ -115,11 +109,11 @@ pub fn check(image: &Image, seen: &Seen, called: &str) -> Result<Proof, Finding>
         ImageName::Id(_) => None,
         ImageName::Named(reference) => reference.digest,
     };
-    if config == Some(seen.id) && !seen.by_manifest() {
+    if config == Some(seen.id) && !seen.by_manifest {
         return Ok(Proof::Config);
     }
     if let Some(config) = config
-        && !seen.by_manifest()
+        && !seen.by_manifest
     {
         let same = if wanted.is_empty() { "" } else { "the layers are those of the lock, " };
         return refuse(
@@ -131,7 +125,7 @@ pub fn check(image: &Image, seen: &Seen, called: &str) -> Result<Proof, Finding>
         return Ok(Proof::Manifest);
     }
     // The engine shows neither digest. Where the lock has the layers, those are compared already.
-    if !wanted.is_empty() && seen.by_manifest() {
+    if !wanted.is_empty() && seen.by_manifest {
         return Ok(Proof::Layers);
     }
     let known: Vec<String> = seen.repo_digests.iter().map(ToString::to_string).collect();
@@ -189,7 +183,7 @@ mod tests {
         Seen {
             id: digest(CONFIG),
             repo_digests: vec![],
-            descriptor: None,
+            by_manifest: false,
             diff_ids: LAYERS.map(digest).to_vec(),
             platform: Platform::new("linux", "amd64", None),
         }
@@ -197,7 +191,7 @@ mod tests {
 
     /// In an engine on containerd's store: the id is `manifest`.
     fn by_manifest(manifest: u8) -> Seen {
-        Seen { id: digest(manifest), descriptor: Some(digest(manifest)), ..loaded() }
+        Seen { id: digest(manifest), by_manifest: true, ..loaded() }
     }
 
     fn pulled(seen: Seen, manifest: u8) -> Seen {
@@ -216,7 +210,7 @@ mod tests {
             (no_config.clone(), pulled(loaded(), MANIFEST), Proof::Manifest),
             (digest_only.clone(), pulled(loaded(), MANIFEST), Proof::Manifest),
             (lock(), by_manifest(MANIFEST), Proof::Manifest),
-            (lock(), pulled(Seen { id: digest(MANIFEST), ..loaded() }, MANIFEST), Proof::Manifest),
+            (lock(), pulled(by_manifest(MANIFEST), MANIFEST), Proof::Manifest),
             (lock(), by_manifest(9), Proof::Layers),
             (built_here.clone(), loaded(), Proof::Config),
             (built_here.clone(), by_manifest(9), Proof::Layers),
@@ -279,7 +273,7 @@ mod tests {
         /// layers or platform differ from the lock's.
         #[test]
         fn nothing_passes_that_the_lock_does_not_have(
-            id in 0u8..6, repo in proptest::option::of(0u8..6), descriptor in proptest::option::of(0u8..6),
+            id in 0u8..6, repo in proptest::option::of(0u8..6), manifest_ids: bool,
             layers in proptest::collection::vec(3u8..6, 0..3), arm: bool,
             with_config: bool, with_layers: bool, with_platform: bool, by_id: bool,
         ) {
@@ -290,7 +284,7 @@ mod tests {
             if !with_platform { lock.platform = None; }
             let mut seen = Seen {
                 id: digest(id),
-                descriptor: descriptor.map(digest),
+                by_manifest: manifest_ids,
                 diff_ids: layers.iter().copied().map(digest).collect(),
                 platform: Platform::new("linux", if arm { "arm64" } else { "amd64" }, None),
                 ..loaded()
@@ -300,8 +294,8 @@ mod tests {
                 prop_assert!(!with_platform || !arm);
                 prop_assert!(!with_layers || layers == LAYERS);
                 match proof {
-                    Proof::Config => prop_assert!(id == CONFIG && (with_config || by_id)),
-                    Proof::Manifest => prop_assert!(!by_id && (id == MANIFEST || repo == Some(MANIFEST) || descriptor == Some(MANIFEST))),
+                    Proof::Config => prop_assert!(id == CONFIG && !manifest_ids && (with_config || by_id)),
+                    Proof::Manifest => prop_assert!(!by_id && ((manifest_ids && id == MANIFEST) || repo == Some(MANIFEST))),
                     Proof::Layers => prop_assert!(with_layers),
                 }
             }
