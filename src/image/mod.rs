@@ -5,4 +5,6 @@
 //! nothing of an image that is not the one of the lock ever reaches a cell.
 
 pub mod archive;
+pub mod bundle;
 pub mod identity;
+pub mod store;

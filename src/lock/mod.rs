@@ -18,6 +18,7 @@ pub mod inside;
 pub mod judge;
 pub mod parse;
 pub mod pep508;
+pub mod pin;
 pub mod place;
 pub mod raw;
 pub mod relock;

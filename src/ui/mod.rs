@@ -6,8 +6,10 @@
 mod face;
 mod live;
 mod paint;
+mod transfers;
 
 pub use face::Face;
+pub use transfers::Transfers;
 
 use crate::finding::Finding;
 use crate::report::page::{Line, Page, Tone};

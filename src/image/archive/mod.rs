@@ -103,12 +103,12 @@ impl ArchiveError {
         move |source| ArchiveError::Io { path, source }
     }
 
-    fn refused(path: &Path, what: impl Into<String>) -> ArchiveError {
+    pub(super) fn refused(path: &Path, what: impl Into<String>) -> ArchiveError {
         ArchiveError::Refused { path: path.to_path_buf(), what: what.into() }
     }
 
     /// About one member, whose name may be anything.
-    fn member(path: &Path, name: &[u8], what: &str) -> ArchiveError {
+    pub(super) fn member(path: &Path, name: &[u8], what: &str) -> ArchiveError {
         ArchiveError::refused(path, format!("{}: {what}", shown(&name[..name.len().min(256)])))
     }
 
