@@ -1,7 +1,7 @@
 //! What `ft lock --image` writes: the identity of one image, and nothing else of the file.
 
 use super::edit::{self, EditError};
-use super::place::Place;
+use super::place::{Part, Place};
 use super::{Image, Lock};
 use serde_json::Value;
 
@@ -51,16 +51,23 @@ pub fn pin(text: &str, lock: &Lock, python: &str, image: &Image) -> Result<Strin
         true => Place::from(["container"]),
         false => Place::from(["container", "images", python]),
     };
-    let members: [(&str, Option<Value>); 4] = [
-        ("image", Some(image.image.clone().into())),
-        ("config_digest", image.config_digest.clone().map(Value::from)),
-        ("diff_ids", Some(image.diff_ids.clone().into())),
-        ("platform", image.platform.clone().map(Value::from)),
-    ];
+    let mut members = vec![("image", Value::from(image.image.clone()))];
+    members.extend(image.config_digest.clone().map(|digest| ("config_digest", digest.into())));
+    members.push(("diff_ids", image.diff_ids.clone().into()));
+    members.extend(image.platform.clone().map(|platform| ("platform", platform.into())));
+    let document: Value = serde_json::from_str(text).unwrap_or_default();
+    let there = place.0.iter().try_fold(&document, |value, part| match part {
+        Part::Key(key) => value.get(key),
+        Part::Index(at) => value.get(at),
+    });
+    // An object that is new is written at once, in the shape of the file; in one that is there each member has its place.
+    if there.is_none() {
+        let all = members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        return Ok(edit::set(text, &place, &Value::Object(all))?);
+    }
     let mut text = text.to_owned();
     let mut after = None;
     for (name, value) in members {
-        let Some(value) = value else { continue };
         text = edit::set_after(&text, &place.key(name), &value, after)?;
         after = Some(name);
     }
@@ -115,5 +122,6 @@ mod tests {
         let text = "{\n  \"version\": 2,\n  \"python\": \"3.11\",\n  \"tools\": {}\n}\n";
         let text = pin(text, &parsed(text), "3.11", &image("1")).unwrap();
         assert_eq!(parsed(&text).image("3.11"), Some(image("1")));
+        assert!(text.contains("\"tools\": {},\n  \"container\": {\n    \"image\": "), "a line for each member: {text}");
     }
 }

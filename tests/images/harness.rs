@@ -1,7 +1,8 @@
 //! `ft`, the engine's own client as a witness from outside, and a clone with a lock.
 
+use sha2::{Digest, Sha256};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
@@ -68,9 +69,34 @@ impl Clone {
         self.0.path()
     }
 
+    /// Locks one wheel that nobody else has. The folder where pip finds it, and its bytes.
+    pub fn lock_a_wheel(&self) -> (PathBuf, Vec<u8>) {
+        let index = self.path().join("index");
+        fs::create_dir(&index).unwrap();
+        let file = index.join("ft_probe-1.0-py3-none-any.whl");
+        let script = "import sys, zipfile\nwith zipfile.ZipFile(sys.argv[1], 'w') as wheel:\n    \
+            put = lambda name, text: wheel.writestr(zipfile.ZipInfo(name), text)\n    \
+            put('ft_probe.py', 'x = 1\\n' * 50)\n    \
+            put('ft_probe-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: ft-probe\\nVersion: 1.0\\n')\n    \
+            put('ft_probe-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')\n    \
+            put('ft_probe-1.0.dist-info/RECORD', 'ft_probe.py,,\\nft_probe-1.0.dist-info/METADATA,,\\nft_probe-1.0.dist-info/WHEEL,,\\nft_probe-1.0.dist-info/RECORD,,\\n')\n";
+        output(Command::new("python3.11").args(["-c", script]).arg(&file));
+        let wheel = fs::read(&file).unwrap();
+        let line = format!("ft-probe==1.0 --hash=sha256:{}\n", hex::encode(Sha256::digest(&wheel)));
+        fs::write(self.path().join("ci/parity.requirements.txt"), line).unwrap();
+        let lock = "{\n  \"version\": 2,\n  \"python\": \"3.11\",\n  \"environment\": {\"from\": \"ci/parity.requirements.txt\", \"project\": \"none\"},\n  \"tools\": {}\n}\n";
+        fs::write(self.path().join("ci/parity.lock.json"), lock).unwrap();
+        (index, wheel)
+    }
+
     /// The command ends with this status and says all of this on standard error.
     pub fn refused(&self, args: &[&str], status: i32, says: &[&str]) -> Output {
-        let out = ft(self.path()).args(args).output().unwrap();
+        self.refused_by(&mut ft(self.path()), args, status, says)
+    }
+
+    /// The same for a command with an environment of its own.
+    pub fn refused_by(&self, command: &mut Command, args: &[&str], status: i32, says: &[&str]) -> Output {
+        let out = command.args(args).output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert_eq!(out.status.code(), Some(status), "{args:?}: {said}");
         for what in says {

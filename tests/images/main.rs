@@ -221,6 +221,83 @@ fn mistakes_on_the_command_line_say_what_to_do() {
     assert!(out.status.code() == Some(105) && said.contains("unix:///nobody/here"), "{said}");
 }
 
+/// Two machines: each has a wheel store of its own, and one has an index.
+#[test]
+fn a_bundle_brings_images_and_wheels_to_a_machine_without_network() {
+    let from = Clone::new();
+    let (index, wheel) = from.lock_a_wheel();
+    root(&from.path().join("root"), false);
+    fs::write(from.path().join("root/etc/mark"), "bundle").unwrap();
+    let build = ["image", "build", "root", "-o", "a.tar", "--name", "ft-images/bundle:1", "--load"];
+    let id = output(ft(from.path()).args(build)).trim().to_owned();
+    let gone = harness::Image(id.clone());
+    output(ft(from.path()).args(["lock", "--image", "ft-images/bundle:1"]));
+    let store = |name: &str| from.path().join(name);
+    let at = |clone: &Clone, cache: &Path| {
+        let mut command = ft(clone.path());
+        command.env("FT_CACHE_DIR", cache).env("FT_UV", "").env("PIP_NO_INDEX", "1");
+        command
+    };
+    from.refused_by(
+        &mut at(&from, &store("one")),
+        &["image", "save", "--bundle", "b"],
+        69,
+        &["not in the wheel store: ft-probe==1.0"],
+    );
+    output(at(&from, &store("one")).args(["env", "build"]).env("PIP_FIND_LINKS", &index));
+    output(at(&from, &store("one")).args(["image", "save", "--bundle", "b"]));
+    let bytes = fs::read(store("b")).unwrap();
+    output(at(&from, &store("one")).args(["image", "save", "--bundle", "b"]));
+    assert!(bytes == fs::read(store("b")).unwrap(), "the same bundle has the same bytes");
+
+    // The other machine: a clone of the same lock, an engine without the image, an empty wheel store.
+    drop(gone);
+    let there = Clone::new();
+    for name in ["parity.lock.json", "parity.requirements.txt"] {
+        fs::copy(from.path().join("ci").join(name), there.path().join("ci").join(name)).unwrap();
+    }
+    let other = store("two");
+    let offline = ["--offline", "env", "build"];
+    there.refused_by(&mut at(&there, &other), &offline, 69, &["ft-probe==1.0"]);
+    // On the way in: a changed wheel, a wheel and an image that the lock does not have, a cut file.
+    let spoiled = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut changed = bytes.clone();
+        change(&mut changed);
+        fs::write(there.path().join(name), changed).unwrap();
+    };
+    let find = |needle: &[u8]| bytes.windows(needle.len()).position(|window| window == needle).unwrap();
+    spoiled("wheel", &|bytes| bytes[find(&wheel) + 40] ^= 1);
+    spoiled("layer", &|bytes| bytes[find(b"etc/f1")] ^= 1);
+    spoiled("cut", &|bytes| bytes.truncate(bytes.len() / 2));
+    there.refused_by(
+        &mut at(&there, &other),
+        &["image", "load", "wheel"],
+        101,
+        &["PARITY-005", "ft_probe-1.0-py3-none-any.whl has sha256"],
+    );
+    there.refused_by(&mut at(&there, &other), &["image", "load", "layer"], 105, &["nothing of it was used"]);
+    there.refused_by(&mut at(&there, &other), &["image", "load", "cut"], 105, &["nothing of it was used"]);
+    let lock = fs::read_to_string(there.path().join("ci/parity.lock.json")).unwrap();
+    fs::write(there.path().join("b"), &bytes).unwrap();
+    fs::write(there.path().join("ci/parity.lock.json"), lock.replace(&id, &format!("sha256:{}", "1".repeat(64))))
+        .unwrap();
+    there.refused_by(&mut at(&there, &other), &["image", "load", "b"], 105, &["PARITY-051", "the configuration is"]);
+    fs::write(there.path().join("ci/parity.lock.json"), &lock).unwrap();
+    let requirements = fs::read_to_string(there.path().join("ci/parity.requirements.txt")).unwrap();
+    let sha256 = hex::encode(Sha256::digest(&wheel));
+    fs::write(there.path().join("ci/parity.requirements.txt"), requirements.replace(&sha256, &"2".repeat(64))).unwrap();
+    there.refused_by(&mut at(&there, &other), &["image", "load", "b"], 101, &["PARITY-005", "has no hash of the lock"]);
+    fs::write(there.path().join("ci/parity.requirements.txt"), &requirements).unwrap();
+    // Nothing of all that was used.
+    assert!(docker(&["images", "--all", "--quiet", "--no-trunc"]).lines().all(|have| have != id));
+    there.refused_by(&mut at(&there, &other), &offline, 69, &["ft-probe==1.0"]);
+
+    let _gone = harness::Image(id.clone());
+    output(at(&there, &other).args(["image", "load", "b"]));
+    assert!(output(at(&there, &other).args(["image", "verify"])).contains(&id));
+    output(at(&there, &other).args(offline));
+}
+
 /// The images that other tests run in: made from the lists of packages of this repository.
 #[test]
 fn the_recipes_give_images_that_start() {
