@@ -304,11 +304,11 @@ fn a_value_out_of_range_is_refused_at_its_place() {
         ),
         (
             r#""container":{"images":{"3.11":{"image":"x"}}}"#,
-            "2:23: container.images[\"3.11\"]: the image of `python` is `container.image`",
+            "2:24: container.images[\"3.11\"]: the image of `python` is `container.image`",
         ),
         (
             r#""container":{"images":{"3.12":{"image":"x"}}}"#,
-            "2:23: container.images[\"3.12\"]: \"3.12\" is not in `matrix.python`",
+            "2:24: container.images[\"3.12\"]: \"3.12\" is not in `matrix.python`",
         ),
         (
             r#""matrix":{"python":["3.13"]},"container":{"images":{"3.13":{}}}"#,
@@ -441,7 +441,7 @@ fn an_image_is_pinned_by_manifest_or_by_configuration_and_each_python_has_its_ow
             other.to_uppercase().replace("SHA", "sha")
         ))
     };
-    let lock = parse(&text(&one)).unwrap().0;
+    let lock = parse(&text(&one)).unwrap();
     assert_eq!(lock.image("3.11").unwrap().image, one);
     let matrix = lock.image("3.13").unwrap();
     assert_eq!((matrix.image, matrix.platform.as_deref()), (format!("localhost:5000/py@{other}"), Some("linux/arm64")));
@@ -457,6 +457,6 @@ fn a_version_1_lock_keeps_whatever_it_calls_its_image() {
             r#"{{"python":"3.11","tools":{{}},"thresholds":{{"coverage_min":0.5}},"container":{{"image":"{image}"}}}}"#
         )
     };
-    assert_eq!(parse(&v1("Python:latest")).unwrap().0.container.image.as_deref(), Some("Python:latest"));
-    assert_eq!(parse(&v1("")).unwrap().0.container.image.as_deref(), Some(""));
+    assert_eq!(parse(&v1("Python:latest")).unwrap().container.image.as_deref(), Some("Python:latest"));
+    assert_eq!(parse(&v1("")).unwrap().container.image.as_deref(), Some(""));
 }
