@@ -3,7 +3,7 @@
 
 use super::relay::{self, Relay};
 use super::{Cell, CellError, Conversation, Handle, Live, Walls};
-use crate::frame::{Decoder, Ended, Frame, Manifest, Observed, Payload, ToAgent};
+use crate::frame::{Decoder, Ended, Frame, Manifest, Observed, Payload, ToAgent, UNENFORCEABLE};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -239,7 +239,7 @@ impl Talk {
             }
             Frame::Refused { path, why } => self.finished.refused.push((path.clone(), why.clone())),
             Frame::Broken { stage, message } => {
-                if self.manifest.is_some() {
+                if self.manifest.is_some() || stage == UNENFORCEABLE {
                     return Err(CellError::Walls { stage: stage.clone(), message: message.clone() });
                 }
                 if stage == "panic" {
