@@ -151,13 +151,25 @@ impl Screen {
     }
 }
 
+/// Columns and rows of the terminal on standard error.
+fn size() -> (u16, u16) {
+    #[cfg(target_os = "linux")]
+    if let Ok(size) = rustix::termios::tcgetwinsize(io::stderr())
+        && size.ws_col > 0
+        && size.ws_row > 0
+    {
+        return (size.ws_col, size.ws_row);
+    }
+    (80, 24)
+}
+
 impl TermLike for Screen {
     fn width(&self) -> u16 {
-        rustix::termios::tcgetwinsize(io::stderr()).map_or(80, |size| if size.ws_col > 0 { size.ws_col } else { 80 })
+        size().0
     }
 
     fn height(&self) -> u16 {
-        rustix::termios::tcgetwinsize(io::stderr()).map_or(24, |size| if size.ws_row > 0 { size.ws_row } else { 24 })
+        size().1
     }
 
     fn move_cursor_up(&self, n: usize) -> io::Result<()> {

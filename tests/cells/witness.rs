@@ -168,6 +168,8 @@ for n in range(3000):
     try: udp().sendto(b'x', ('192.0.2.1', 1000 + n))
     except OSError: pass",
     )
+    // Of its calls each waits for two processes to get a CPU of a machine that may be busy.
+    .with(|_, m| m.timeout_ms = 300_000)
     .run();
     ran.passed();
     assert_eq!(attempts(&ran).len(), 1000);
@@ -414,8 +416,8 @@ fn a_look_up_is_counted_once_whatever_the_library_asks() {
 fn whose_a_loopback_address_is_nobody_outside_is_asked() {
     let script =
         "print(socket.getnameinfo(('127.0.0.2', 80), 0)[0], socket.getnameinfo(('::1', 80), socket.NI_NUMERICSERV)[1])
-print(socket.getnameinfo(('192.0.2.1', 80), 0)[0])";
+attempt(lambda: socket.getnameinfo(('192.0.2.1', 80), 0))";
     let ran = python(script).run();
-    assert_eq!(ran.passed(), "127.0.0.2 80\n192.0.2.1\n");
+    assert_eq!(ran.passed(), "127.0.0.2 80\nno name -3\n");
     assert_eq!(denied(&ran), ["lookup dns :0 1.2.0.192.in-addr.arpa"]);
 }
