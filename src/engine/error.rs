@@ -24,7 +24,7 @@ pub enum EngineError {
         endpoint: String,
         /// Who named it.
         from: String,
-        /// What was being done.
+        /// What was being done, as it stands behind "while": `creating a container`.
         doing: String,
         /// What happened to the connection.
         why: String,
@@ -42,6 +42,14 @@ pub enum EngineError {
         status: u16,
         /// The engine's own words.
         message: String,
+    },
+    /// What was to be sent can't be read here.
+    #[error("{doing}: what was to be sent can't be read: {why}")]
+    Unsendable {
+        /// What was being done.
+        doing: String,
+        /// What reading it said.
+        why: String,
     },
     /// The engine answered something that can't be read.
     #[error("engine at {endpoint} ({from}) answered {doing} with something unreadable: {why}")]
@@ -84,10 +92,6 @@ fn tried(silences: &[Silence]) -> String {
     format!("no container engine can be used: {}", places.join("; "))
 }
 
-/// What was being done, as it stands behind "while" and "refused": `creating a container`.
-#[derive(Debug, Clone)]
-pub(super) struct Doing(pub(super) String);
-
 impl EngineError {
     /// The row of the code table, where this is about the machine before anything began; none where it is
     /// infrastructure (69).
@@ -111,7 +115,7 @@ impl EngineError {
                 None => ParityCode::NO_ENGINE.fix().to_owned(),
             },
             EngineError::Lost { .. } => "look whether the engine still runs, and start again".to_owned(),
-            EngineError::Refused { status: 507, .. } => "make room where the engine keeps its data".to_owned(),
+            EngineError::Unsendable { .. } => "look at the file, and at the disk it is on".to_owned(),
             EngineError::Refused { message, .. } if message.contains("no space left on device") => {
                 "make room where the engine keeps its data (`docker system df` shows what takes it)".to_owned()
             }
@@ -213,8 +217,8 @@ impl EngineError {
     }
 
     /// An error of a later call.
-    pub(super) fn during(facts: &EngineFacts, doing: Doing, error: Error) -> EngineError {
-        let (endpoint, from, Doing(doing)) = (facts.endpoint.clone(), facts.from.clone(), doing);
+    pub(super) fn during(facts: &EngineFacts, doing: String, error: Error) -> EngineError {
+        let (endpoint, from) = (facts.endpoint.clone(), facts.from.clone());
         match error {
             Error::DockerResponseServerError { status_code, message } => {
                 EngineError::Refused { endpoint, from, doing, status: status_code, message: message.trim().to_owned() }
