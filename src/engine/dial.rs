@@ -453,3 +453,26 @@ impl AsyncWrite for Ssh {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_not_to_connect_has_its_own_advice() {
+        let unix = Address::Unix("/s".into());
+        let tcp = Address::Tcp { host: "h".into(), port: 1, tls: None };
+        let connect = |kind: io::ErrorKind| Dial::Connect(kind.into());
+        for (dial, address, advice) in [
+            (connect(io::ErrorKind::NotFound), &unix, "install Docker or Podman"),
+            (connect(io::ErrorKind::PermissionDenied), &unix, "usermod -aG docker"),
+            (connect(io::ErrorKind::ConnectionRefused), &unix, "systemctl start docker"),
+            (connect(io::ErrorKind::ConnectionRefused), &tcp, "firewall"),
+            (Dial::Timeout, &tcp, "firewall"),
+            (Dial::Tls(io::ErrorKind::InvalidData.into()), &tcp, "ca.pem"),
+            (Dial::Ssh("no route".into()), &tcp, "ssh HOST docker version"),
+        ] {
+            assert!(dial.fix(address).contains(advice), "{dial}");
+        }
+    }
+}

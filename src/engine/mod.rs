@@ -65,8 +65,16 @@ impl Engine {
     /// # Errors
     /// [`EngineError::None`] with everything that was tried; a context that is broken is never passed over.
     pub async fn connect(places: &Where) -> Result<Engine, EngineError> {
+        Engine::first_of(endpoint::candidates(places)?).await
+    }
+
+    /// The first of these places where an engine answers.
+    ///
+    /// # Errors
+    /// As [`Engine::connect`].
+    pub async fn first_of(endpoints: impl IntoIterator<Item = Endpoint>) -> Result<Engine, EngineError> {
         let mut tried = Vec::new();
-        for endpoint in endpoint::candidates(places)? {
+        for endpoint in endpoints {
             match Engine::at(endpoint).await {
                 Ok(engine) => return Ok(engine),
                 Err(error) => tried.push(error),
