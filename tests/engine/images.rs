@@ -253,7 +253,7 @@ pub async fn forget(engine: &Engine, name: &str) {
 async fn a_real_engine_takes_an_image_gives_it_back_and_refuses_one_that_is_cut() {
     let engine = real().await;
     let tag = "ft-engine-test/load:1";
-    let (bytes, id) = archive(tag, &[("bin/thing", b"a file")]);
+    let (bytes, id) = archive(tag, &[("bin/thing", b"a file of its own")]);
     assert!(engine.image(&id).await.unwrap().is_none());
     // A layer that is cut short; nothing is left of it that could be used.
     let error = engine.load(Cursor::new(bytes[..bytes.len() / 2].to_vec())).await.unwrap_err();

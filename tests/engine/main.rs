@@ -6,7 +6,11 @@
 mod connect;
 mod images;
 mod leftovers;
+mod private;
+mod real;
 mod script;
+mod ssh;
+mod streams;
 
 use firsttry::engine::endpoint::{Address, Endpoint};
 use firsttry::engine::{Engine, EngineError, Where};

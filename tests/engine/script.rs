@@ -116,11 +116,6 @@ impl Reply {
         Reply::json(status, serde_json::json!({ "message": message }))
     }
 
-    /// The beginning of an answer whose body ends with the connection: progress, archives. Go on with [`Reply::say`].
-    pub fn stream() -> Reply {
-        Reply::of("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")
-    }
-
     /// The beginning of an answer in chunks, as engines send progress: one that is not ended with [`Reply::end`] is cut.
     pub fn chunked() -> Reply {
         Reply::of("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
