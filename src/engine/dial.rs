@@ -38,6 +38,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long what `ssh` says is waited for, once its output has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// What to do where two sides did not agree on who they are.
+pub(super) const TLS_FIX: &str = "compare ca.pem, cert.pem and key.pem of DOCKER_CERT_PATH (or the context) with the \
+    engine's, and the name in its certificate with the address";
+
 /// Why a connection does not stand.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Dial {
@@ -82,9 +86,7 @@ impl Dial {
                 "look whether the engine listens there, and whether a firewall is between; `docker version` asks it as well"
             }
             (Dial::Material(_), _) => "DOCKER_CERT_PATH (or the context) must hold ca.pem, and cert.pem with key.pem",
-            (Dial::Tls(_), _) => {
-                "compare ca.pem, cert.pem and key.pem of DOCKER_CERT_PATH (or the context) with the engine's, and the name in its certificate with the address"
-            }
+            (Dial::Tls(_), _) => TLS_FIX,
             (Dial::NoSsh(_), _) => "install the ssh client, or reach the engine in another way",
             (Dial::Ssh(_), _) => {
                 "try `ssh HOST docker version`: it must work without a question (keys in ssh-agent, the host in known_hosts)"

@@ -10,6 +10,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use tokio_rustls::rustls;
 
 /// Bad news from or about an engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -191,6 +192,10 @@ impl EngineError {
         if let Some(dial) = dial(&error) {
             return EngineError::silent(endpoint, dial.to_string(), dial.fix(&endpoint.address));
         }
+        // Our own proof is judged only after the connection stands.
+        if let Some(tls) = below::<rustls::Error>(&error) {
+            return EngineError::silent(endpoint, format!("TLS failed: {tls}"), super::dial::TLS_FIX);
+        }
         let log = "look at the engine's own log";
         match &error {
             Error::RequestTimeoutError => {
@@ -242,23 +247,24 @@ impl EngineError {
 
 /// The connection's own error, where it was one: it lies below those of two libraries.
 fn dial(error: &Error) -> Option<&Dial> {
-    match error {
-        Error::IOError { err } => dial_below(err),
-        _ => None,
-    }
+    below(error)
 }
 
-/// The same in any chain of errors. An `io::Error` does not show what it carries as its source, but that one's.
-fn dial_below<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Dial> {
+/// An error of one kind, anywhere below another one. An `io::Error` does not show what it carries as its source, but that
+/// one's.
+fn below<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(dial) = error.downcast_ref::<Dial>() {
-            return Some(dial);
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
-        if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
-            && let Some(dial) = dial_below(inner)
-        {
-            return Some(dial);
+        let carried = match error.downcast_ref::<Error>() {
+            // Transparent: its source is that of what it carries.
+            Some(Error::IOError { err }) => err.get_ref(),
+            _ => error.downcast_ref::<io::Error>().and_then(io::Error::get_ref),
+        };
+        if let Some(found) = carried.and_then(|inner| below(inner)) {
+            return Some(found);
         }
         next = error.source();
     }

@@ -63,7 +63,10 @@ impl Private {
     /// Starts it again on the same data.
     pub fn restart(&mut self) {
         self.kill();
-        let _ = std::fs::remove_file(self.dir.path().join("pid"));
+        // What a dead one left would be waited for, also where its number is a zombie's or another's by now.
+        for stale in ["pid", "exec/containerd/containerd.pid"] {
+            let _ = std::fs::remove_file(self.dir.path().join(stale));
+        }
         self.child = spawn(self.dir.path(), &self.more);
         self.wait();
     }
