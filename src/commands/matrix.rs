@@ -40,6 +40,7 @@ pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool)
         match pipeline::execute(context, repo, job, Face::new(context.style.clone())) {
             Ok(done) => {
                 let exit = done.outcome.exit();
+                super::publish::step_summary(context, &done.outcome);
                 failed |= exit != ExitCode::PASSED;
                 verdicts.push((python.clone(), Some(exit)));
                 reports.push(report::json::json(&done.outcome));

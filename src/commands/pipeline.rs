@@ -21,7 +21,7 @@ use crate::plan::inputs::{Command, EnvironmentFacts, Request};
 use crate::plan::{self, Plan};
 use crate::repo::Repo;
 use crate::session::recorder::{self, Recorder};
-use crate::session::{self, Signals, World};
+use crate::session::{self, Departures, Signals, World};
 use crate::snapshot;
 use crate::ui::Face;
 use std::path::{Path, PathBuf};
@@ -81,18 +81,15 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     let publish_wanted = job.publish;
     let mut recorder = Recorder::start(&run_dir, face, first)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut departures = Departures::default();
     let failure = runtime.block_on(async {
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
             Err(error) => return Some(Stop::broken("signals", error)),
         };
-        Drive { context, repo, job: &job, run_dir: &run_dir, recorder: &mut recorder, signals: &mut signals }
-            .all()
-            .await
-            .err()
+        let (recorder, signals, departures) = (&mut recorder, &mut signals, &mut departures);
+        Drive { context, repo, job: &job, run_dir: &run_dir, recorder, signals, departures }.all().await.err()
     });
-    // Threads that still read a large tree must not hold up an interrupted run.
-    runtime.shutdown_background();
     if let Some(stop) = failure {
         recorder.record(stop.event());
         let waiting: Vec<String> = recorder
@@ -108,6 +105,10 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     }
     recorder.finish();
     let tails = runs::tails(&run_dir, &recorder.outcome);
+    // Their folders go now.
+    runtime.block_on(departures.all());
+    // Threads that still read a large tree must not hold up an interrupted run.
+    runtime.shutdown_background();
     if let Err(error) = publish::finish(run_lock.as_ref(), repo, run, &recorder.outcome, publish_wanted) {
         // A verdict whose report is not there, or is an older one's, is no verdict.
         let hint = "free some disk space or mend the permissions, then run again".to_owned();
@@ -153,6 +154,8 @@ struct Drive<'a> {
     run_dir: &'a Path,
     recorder: &'a mut Recorder,
     signals: &'a mut Signals,
+    /// Cells that are left behind.
+    departures: &'a mut Departures,
 }
 
 impl Drive<'_> {
@@ -219,7 +222,8 @@ impl Drive<'_> {
             }
         }
         let lent = self.lend_terminal()?;
-        session::steps(self.recorder, &AnyCell::of(plan.cell, world.terminal), &world, &plan, self.signals).await;
+        let cell = AnyCell::of(plan.cell, world.terminal);
+        *self.departures = session::steps(self.recorder, &cell, &world, &plan, self.signals).await;
         drop(lent);
         if collects {
             // The tree was looked at before the environment was built, and taken after it: only if both are the same tree

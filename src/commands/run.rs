@@ -49,6 +49,7 @@ pub(super) fn run(context: &Context, args: &Run, ci: bool) -> ExitCode {
     };
     match pipeline::execute(context, &repo, job, ui::Face::new(context.style.clone())) {
         Ok(done) => {
+            super::publish::step_summary(context, &done.outcome);
             if args.json {
                 ui::bytes(&report::json::json(&done.outcome));
             }

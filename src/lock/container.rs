@@ -36,13 +36,18 @@ pub(super) fn container(
         };
         images.insert(python, image);
     }
-    let RawContainer { image, config_digest, diff_ids, platform, .. } = raw;
+    if raw.contents.as_ref().is_some_and(|contents| !contents.is_whole()) {
+        let what = "digests of 64 hexadecimal digits; `ft lock --image` writes them";
+        return Err(notes.expected(&place.key("contents"), what));
+    }
+    let RawContainer { image, config_digest, diff_ids, platform, contents, .. } = raw;
     // What stands beside an image that is not there is checked all the same.
     let named = image.is_some();
     let image = self::image(notes, &place, RawImage { image, config_digest, diff_ids, platform }, version)?;
     let image = image.unwrap_or_default();
     Ok(Container {
         force,
+        contents,
         image: named.then_some(image.image),
         config_digest: image.config_digest,
         diff_ids: image.diff_ids,

@@ -7,6 +7,7 @@
 pub mod closure;
 pub mod collection;
 mod container;
+pub mod contents;
 pub mod edit;
 pub mod error;
 pub mod fresh;
@@ -242,6 +243,8 @@ pub struct Container {
     pub diff_ids: Vec<String>,
     /// `linux/amd64`.
     pub platform: Option<String>,
+    /// What the image gives to Python, measured.
+    pub contents: Option<contents::Contents>,
     /// The images of the other Pythons of the matrix.
     #[serde(default)]
     pub images: BTreeMap<String, Image>,

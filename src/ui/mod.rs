@@ -6,6 +6,7 @@
 mod face;
 mod live;
 mod paint;
+mod patient;
 mod transfers;
 
 pub use face::Face;
