@@ -10,6 +10,7 @@
 //! interpreter   which Python, and what it says about itself (asked once, remembered)
 //! key           everything that determines an environment, as one name
 //! fetch         which wheel of a pinned package fits, downloaded by pip, verified against the lock
+//! held          what the wheel store holds of a lock, and what is put into it from elsewhere
 //! pip           pip as a downloader, and what its output means
 //! wheel         one wheel, unpacked to where it will stand, and compiled
 //! layout        what an environment has beside its wheels
@@ -28,6 +29,7 @@ mod assemble;
 mod build;
 pub mod dists;
 pub mod fetch;
+pub mod held;
 pub mod interpreter;
 pub mod kept_layer;
 pub mod key;

@@ -3,6 +3,7 @@
 use super::inputs::{ClosureFacts, Command, Facts, Request};
 use crate::code::ParityCode;
 use crate::finding::Finding;
+use crate::lock::image::ImageName;
 use crate::lock::{CellKind, Lock, PythonMatch, normalise};
 use crate::repo::Source;
 use crate::step::Network;
@@ -69,13 +70,14 @@ fn container(lock: &Lock, request: &Request) -> Option<Finding> {
         return None;
     }
     let image = lock.container.image.as_deref().unwrap_or_default();
-    if !image.contains("@sha256:") {
+    if !image.parse::<ImageName>().is_ok_and(|name| name.is_pinned()) {
         let what = if image.is_empty() {
             "the lock names no container image".to_owned()
         } else {
             format!("{image} is a tag, not a digest")
         };
-        return Some(Finding::new(ParityCode::IMAGE_NOT_PINNED, GATE, what));
+        let hint = "`ft lock --image NAME` pins an image that an engine has";
+        return Some(Finding::new(ParityCode::IMAGE_NOT_PINNED, GATE, what).hint(hint));
     }
     Some(
         Finding::new(ParityCode::POLICY_UNENFORCEABLE, GATE, "container mode is asked for, and this ft does not have it yet")
