@@ -408,7 +408,7 @@ pub struct Doctor {
 /// Arguments of `ft gc`.
 #[derive(Debug, Clone, Args)]
 pub struct Gc {
-    /// Environments and wheels may keep this many MiB
+    /// Environments, wheels and the container engine's shared volumes may keep this many MiB each
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     pub keep_mb: u64,
     /// Runs to keep
