@@ -161,11 +161,11 @@ fn reference(text: &str) -> Result<Reference, Failure> {
     }
 }
 
-/// A folder of ours for what is large: beside the repository's own state, else in the system's place for it.
+/// A folder of ours for what is large: beside the repository's own state, else in the cache, else here.
 fn folder(context: &Context) -> Result<TempDir, Failure> {
     let state = crate::facts::git::discover(&context.cwd).ok().map(|repo| repo.state_dir()).filter(|dir| dir.is_dir());
     let cache = context.vars.cache_dir.clone().filter(|dir| std::fs::create_dir_all(dir).is_ok());
-    let place = state.or(cache).unwrap_or_else(std::env::temp_dir);
+    let place = state.or(cache).unwrap_or_else(|| context.cwd.clone());
     leftovers::sweep(&place);
     leftovers::folder_in(&place).map_err(|source| ArchiveError::Io { path: place, source }.into())
 }

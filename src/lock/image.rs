@@ -248,7 +248,7 @@ impl Platform {
     #[must_use]
     pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Platform {
         // The one variant of arm64 is written by some and left out by others.
-        let variant = variant.filter(|variant| !variant.is_empty() && !(architecture == "arm64" && *variant == "v8"));
+        let variant = variant.filter(|variant| !(variant.is_empty() || (architecture == "arm64" && *variant == "v8")));
         Platform { os: os.to_owned(), architecture: architecture.to_owned(), variant: variant.map(str::to_owned) }
     }
 

@@ -304,11 +304,11 @@ fn a_value_out_of_range_is_refused_at_its_place() {
         ),
         (
             r#""container":{"images":{"3.11":{"image":"x"}}}"#,
-            "2:23: container.images[\"3.11\"]: the image of `python` is `container.image`",
+            "2:24: container.images[\"3.11\"]: the image of `python` is `container.image`",
         ),
         (
             r#""container":{"images":{"3.12":{"image":"x"}}}"#,
-            "2:23: container.images[\"3.12\"]: \"3.12\" is not in `matrix.python`",
+            "2:24: container.images[\"3.12\"]: \"3.12\" is not in `matrix.python`",
         ),
         (
             r#""matrix":{"python":["3.13"]},"container":{"images":{"3.13":{}}}"#,

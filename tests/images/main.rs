@@ -2,6 +2,7 @@
 //! verified, and refused where they are not what the lock says. An engine is a must: without one these tests fail.
 
 mod harness;
+mod registry;
 
 use harness::{Clone, docker, ft, images_make, output};
 use sha2::{Digest, Sha256};

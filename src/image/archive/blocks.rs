@@ -174,8 +174,11 @@ pub fn padding(size: u64) -> u64 {
     (512 - size % 512) % 512
 }
 
+/// A key and its value.
+type Record = (Vec<u8>, Vec<u8>);
+
 /// The records of an extension header: `LENGTH KEY=VALUE\n`, where LENGTH counts all of it.
-fn pax(mut bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+fn pax(mut bytes: &[u8]) -> Result<Vec<Record>, Fault> {
     const WRONG: Fault = Fault::Tar("an extension header that can't be read");
     let mut records = Vec::new();
     while !bytes.is_empty() {
