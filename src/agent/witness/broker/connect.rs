@@ -3,6 +3,7 @@
 use super::kept::Whose;
 use super::{Answer, Broker, Later};
 use crate::agent::channel::Channel;
+use crate::agent::witness::Fate;
 use crate::agent::witness::address::{self, Address};
 use crate::agent::witness::task::Task;
 use crate::agent::witness::{Target, Witness, call_name, sockets};
@@ -40,18 +41,23 @@ impl Broker {
             },
             (Address::Inet(at), false) if datagram => {
                 let target = Target { address: address.clone(), payload: Vec::new() };
-                if !is_local(at.ip()) {
-                    witness.verdict_of(task, call, &target, libc::SOCK_DGRAM, channel);
-                    return Answer::Refuse(libc::ENETUNREACH);
+                if is_local(at.ip()) && self.whose(true, *at) == Whose::Own {
+                    self.peers.remove(&inode);
+                    return self.connect_to(inode, bytes, None);
                 }
-                match self.whose(true, *at) {
-                    Whose::Own => self.connect_to(inode, bytes, None),
-                    _ if at.port() == 53 => self.lead(witness, task, inode, self.stub),
-                    // As if nobody were there. Later somebody could be, so it does not stay connected to the place.
-                    _ => match self.sink.local_addr() {
-                        Ok(sink) => self.lead(witness, task, inode, sink),
-                        Err(error) => error.into(),
-                    },
+                if !stays_here(witness, at.ip()) {
+                    return match witness.judge(task, call, &target, Some((libc::SOCK_DGRAM, false)), channel) {
+                        Fate::Refused(errno) => Answer::Refuse(errno),
+                        _ => self.point(witness, inode, *at),
+                    };
+                }
+                if at.port() == 53 {
+                    return self.lead(witness, task, inode, self.stub);
+                }
+                // As if nobody were there. Later somebody could be, so it does not stay connected to the place.
+                match self.sink.local_addr() {
+                    Ok(sink) => self.lead(witness, task, inode, sink),
+                    Err(error) => error.into(),
                 }
             }
             (Address::Inet(at), false) => self.connect_stream(witness, call, task, inode, *at, bytes, channel),
@@ -70,8 +76,8 @@ impl Broker {
         bytes: Vec<u8>,
         channel: &mut Channel,
     ) -> Answer {
-        let local = is_local(at.ip());
-        let whose = if local { self.whose(false, at) } else { Whose::Others };
+        let whose = if is_local(at.ip()) { self.whose(false, at) } else { Whose::Others };
+        let local = stays_here(witness, at.ip());
         if whose == Whose::Own {
             return self.connect_to(inode, bytes, None);
         }
@@ -79,7 +85,7 @@ impl Broker {
             return self.lead(witness, task, inode, self.stub);
         }
         if local {
-            if whose == Whose::Others {
+            if whose == Whose::Others && !witness.again(task, "connect", at) {
                 let attempt = Attempt {
                     verdict: Verdict::Note,
                     call: "connect".to_owned(),
@@ -89,15 +95,70 @@ impl Broker {
                     why: "a service of this machine, which the step did not start".to_owned(),
                     ..Attempt::default()
                 };
-                witness.by(task, attempt, channel);
+                if let Some(told) = witness.by(task, attempt, channel) {
+                    witness.remember(task, "connect", at, told);
+                }
             }
             return Answer::Refuse(libc::ECONNREFUSED);
         }
         let target = Target { address: Address::Inet(at), payload: Vec::new() };
-        match witness.verdict_of(task, call, &target, libc::SOCK_STREAM, channel) {
-            Some(Verdict::Allowed) => self.connect_to(inode, bytes, None),
-            _ => Answer::Refuse(libc::ENETUNREACH),
+        let non_blocking = self.kept.get(&inode).is_some_and(|kept| {
+            rustix::fs::fcntl_getfl(&kept.socket).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
+        });
+        match witness.judge(task, call, &target, Some((libc::SOCK_STREAM, non_blocking)), channel) {
+            Fate::Refused(errno) => Answer::Refuse(errno),
+            Fate::Waits => Answer::Wait(Later::Dialed { inode, at }),
+            Fate::Pass => Answer::Refuse(libc::ENETUNREACH),
         }
+    }
+
+    /// Connects a socket to the door that stands for what it asked for.
+    pub(super) fn meet(&mut self, witness: &mut Witness, inode: u64, at: SocketAddr) -> Answer {
+        let Some(relay) = &mut witness.relay else { return Answer::Refuse(libc::ENETUNREACH) };
+        let Some(place) = relay.place_of(at, false) else { return Answer::Refuse(libc::ECONNREFUSED) };
+        let Some(kept) = self.kept.get(&inode) else { return Answer::Refuse(libc::EISCONN) };
+        let Ok(socket) = kept.socket.try_clone() else { return Answer::Refuse(libc::ENOBUFS) };
+        let answer = self.connect_to(inode, address::bytes(place, is_six(&socket)), None);
+        if let Some(from) = own_address(&socket) {
+            relay.welcome(at, false, from);
+        }
+        self.peers.insert(inode, at);
+        answer
+    }
+
+    /// Points a datagram socket to the place that stands for what it asked for.
+    fn point(&mut self, witness: &mut Witness, inode: u64, at: SocketAddr) -> Answer {
+        let Some(relay) = &mut witness.relay else { return Answer::Refuse(libc::ENETUNREACH) };
+        let Some(place) = relay.place_of(at, true) else { return Answer::Refuse(libc::ENETUNREACH) };
+        let Some(kept) = self.kept.get(&inode) else { return Answer::Refuse(libc::EBADF) };
+        let answer = self.connect_to(inode, address::bytes(place, is_six(&kept.socket)), None);
+        if let Some(from) = self.kept.get(&inode).and_then(|kept| own_address(&kept.socket)) {
+            relay.welcome(at, true, from);
+        }
+        self.peers.insert(inode, at);
+        answer
+    }
+
+    /// getpeername(2): of what is relayed, the address that was asked for.
+    pub(super) fn peer_name(&self, call: &Notification, task: Task) -> Answer {
+        let [number, to, length, ..] = call.arguments;
+        let Some((inode, at)) = task.inode(number).and_then(|inode| Some((inode, self.peers.get(&inode)?))) else {
+            return Answer::Proceed;
+        };
+        let kept = self.kept.get(&inode);
+        if kept.is_some_and(|kept| rustix::net::getpeername(&kept.socket).is_err()) {
+            // Not connected yet, or no longer: the kernel says so.
+            return Answer::Proceed;
+        }
+        let six = at.is_ipv6() || kept.is_some_and(|kept| is_six(&kept.socket));
+        let bytes = address::bytes(*at, six);
+        let fault = |_| Answer::Refuse(libc::EFAULT);
+        let said = task.read(length, 4).map_err(|_| ()).map_err(fault).and_then(|room| {
+            let room = room.first_chunk().map_or(0, |b| u32::from_ne_bytes(*b)) as usize;
+            task.write(to, &bytes[..bytes.len().min(room)]).map_err(|_| ()).map_err(fault)?;
+            task.write(length, &(bytes.len() as u32).to_ne_bytes()).map_err(|_| ()).map_err(fault)
+        });
+        said.map_or_else(|answer| answer, |()| Answer::Value(0))
     }
 
     /// Connects a socket to another place of ours than it asked for.
@@ -106,8 +167,8 @@ impl Broker {
             witness.asks(task);
         }
         let Some(kept) = self.kept.get(&inode) else { return Answer::Refuse(libc::EBADF) };
-        let six =
-            rustix::net::sockopt::socket_domain(&kept.socket).is_ok_and(|d| d == rustix::net::AddressFamily::INET6);
+        let six = is_six(&kept.socket);
+        self.peers.remove(&inode);
         self.connect_to(inode, address::bytes(to, six), None)
     }
 
@@ -174,6 +235,15 @@ impl Broker {
     }
 }
 
+pub(super) fn is_six(socket: &OwnedFd) -> bool {
+    rustix::net::sockopt::socket_domain(socket).is_ok_and(|domain| domain == rustix::net::AddressFamily::INET6)
+}
+
+/// Where a socket sends from.
+pub(super) fn own_address(socket: &OwnedFd) -> Option<SocketAddr> {
+    rustix::net::getsockname(socket).ok()?.try_into().ok()
+}
+
 /// Calls `action` while the socket does not wait, and says whether its owner had it wait.
 pub(super) fn without_waiting<T>(socket: &OwnedFd, action: impl FnOnce() -> T) -> (T, bool) {
     let flags = rustix::fs::fcntl_getfl(socket).unwrap_or(OFlags::NONBLOCK);
@@ -205,7 +275,15 @@ pub(super) fn path_address(socket: &OwnedFd) -> Vec<u8> {
 
 /// Whether an address is this machine's: those can be bound to.
 pub(super) fn is_local(address: IpAddr) -> bool {
-    address.is_loopback() || address.is_unspecified() || UdpSocket::bind((address, 0)).is_ok()
+    // Addresses of many can be bound to as well.
+    let many = address.is_multicast() || address == IpAddr::from(Ipv4Addr::BROADCAST);
+    address.is_loopback() || address.is_unspecified() || (!many && UdpSocket::bind((address, 0)).is_ok())
+}
+
+/// Whether what goes to this address can only be for this machine. Where the host relays, its other addresses are the
+/// policy's to allow, as in a cell that has a network of its own.
+pub(super) fn stays_here(witness: &Witness, address: IpAddr) -> bool {
+    address.is_loopback() || address.is_unspecified() || (witness.relay.is_none() && is_local(address))
 }
 
 /// The name servers of a resolv.conf(5); the resolver asks this machine where it names none.
@@ -233,6 +311,8 @@ mod tests {
     #[test]
     fn addresses_of_this_machine_are_known() {
         assert!(is_local("127.9.9.9".parse().unwrap()) && is_local("0.0.0.0".parse().unwrap()));
-        assert!(!is_local("192.0.2.1".parse().unwrap()));
+        for other in ["192.0.2.1", "255.255.255.255", "224.0.0.1", "ff02::1"] {
+            assert!(!is_local(other.parse().unwrap()), "{other}");
+        }
     }
 }

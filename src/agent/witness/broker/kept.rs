@@ -3,8 +3,8 @@
 use super::processes::whom;
 use super::{Answer, Broker, Later, SocketAddr};
 use crate::agent::family::Family;
+use crate::agent::witness::sockets;
 use crate::agent::witness::task::Task;
-use crate::agent::witness::{Witness, sockets};
 use crate::linux::notify::{Listener, Notification};
 use crate::linux::socket;
 use std::collections::HashSet;
@@ -34,9 +34,12 @@ pub(super) enum Whose {
     Others,
 }
 
+/// Sockets that are remembered as the step's before those that nobody has open are forgotten.
+const MADE: usize = 65_536;
+
 impl Broker {
     /// Makes a socket, or a pair of them, and hands it out.
-    pub(super) fn make(&mut self, witness: &Witness, listener: &Listener, call: &Notification) -> Answer {
+    pub(super) fn make(&mut self, listener: &Listener, call: &Notification) -> Answer {
         let [family, kind, protocol, pair, ..] = call.arguments.map(|argument| argument as u32 as i32);
         let datagram = kind & 0xf == libc::SOCK_DGRAM;
         let task = Task { thread: call.thread };
@@ -76,8 +79,8 @@ impl Broker {
             Ok(made) => made,
             Err(error) => return error.into(),
         };
-        // Where a stream may reach others it is kept on loopback when it listens.
-        if family != libc::AF_UNIX && (datagram || witness.policy.mode == 0) {
+        // What is allowed beyond it is relayed, through a door at loopback.
+        if family != libc::AF_UNIX {
             let _ = socket::keep_on_loopback(made.as_fd());
         }
         let given = match listener.inject_as_answer(call.id, made.as_fd(), closing) {
@@ -97,28 +100,38 @@ impl Broker {
 
     pub(super) fn keep(&mut self, socket: OwnedFd, datagram: bool, unix: bool) {
         if let Ok(stat) = rustix::fs::fstat(&socket) {
+            self.made.insert(stat.st_ino);
             self.kept.insert(stat.st_ino, Kept { socket, datagram, unix, connecting: false });
         }
     }
 
     /// Whose the sockets are that this address on this machine leads to.
     pub(super) fn whose(&mut self, datagram: bool, at: SocketAddr) -> Whose {
-        let tables = if datagram { ["udp", "udp6"] } else { ["tcp", "tcp6"] };
         let mut whose = Whose::Nobodys;
-        for table in tables {
-            let text = fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
-            for inode in sockets::bound_inodes(&text, datagram, at) {
-                if !self.is_own(inode) {
-                    return Whose::Others;
-                }
-                whose = Whose::Own;
+        for inode in self.standing_ready(datagram, at) {
+            if !self.is_own(inode) {
+                return Whose::Others;
             }
+            whose = Whose::Own;
         }
         whose
     }
 
+    /// The sockets that take what comes to this address.
+    fn standing_ready(&mut self, datagram: bool, at: SocketAddr) -> Vec<u64> {
+        if let Some(Ok(all)) = self.sockets.as_mut().map(|sockets| sockets.on_port(datagram, at.port())) {
+            return all.iter().filter(|bound| sockets::takes_for(bound.ip, at.ip())).map(|bound| bound.inode).collect();
+        }
+        let tables = if datagram { ["udp", "udp6"] } else { ["tcp", "tcp6"] };
+        let text = |table| fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
+        tables.iter().flat_map(|table| sockets::bound_inodes(&text(table), datagram, at)).collect()
+    }
+
     /// Whether a process of the step has this socket open.
     pub(super) fn is_own(&mut self, inode: u64) -> bool {
+        if !self.made.contains(&inode) {
+            return false;
+        }
         let there = |at: Option<&(u32, u64)>| {
             at.is_some_and(|(pid, number)| {
                 Task { thread: *pid }.inode(*number) == Some(inode) && whom(pid.cast_signed())
@@ -142,11 +155,15 @@ impl Broker {
     /// Drops our copies of sockets that everybody closed.
     pub(super) fn sweep(&mut self) {
         self.swept = Instant::now();
-        if self.kept.is_empty() {
+        if self.kept.is_empty() && self.peers.is_empty() {
             return;
         }
         self.look();
         let open: HashSet<u64> = self.seen.keys().copied().collect();
         self.kept.retain(|inode, _| open.contains(inode));
+        self.peers.retain(|inode, _| open.contains(inode));
+        if self.made.len() > MADE {
+            self.made.retain(|inode| open.contains(inode));
+        }
     }
 }

@@ -20,16 +20,16 @@ use super::files::Writable;
 use super::task::{Task, Unread};
 use super::{Witness, stub::Stub};
 use crate::agent::channel::Channel;
+use crate::linux::diag::Sockets;
 use crate::linux::notify::{Listener, Notification};
-use crate::linux::socket;
 use connect::{events, nameservers};
 use kept::Kept;
 use processes::{allowed, signal_everybody, whom};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use stream::GoingOn;
@@ -50,9 +50,15 @@ pub struct Broker {
     /// Where the step changes modes, owners, times and attributes.
     writable: Writable,
     landlock: u32,
+    /// Says whose a place is, where this kernel has it. The filter lets nobody open one later.
+    sockets: Option<Sockets>,
+    /// Every socket that was made for the step: one that is not among them is somebody else's.
+    made: HashSet<u64>,
     kept: HashMap<u64, Kept>,
     waiting: Vec<Waiting>,
     going_on: Vec<GoingOn>,
+    /// What relayed sockets are connected to, as the step named it: the kernel only knows our door.
+    peers: HashMap<u64, SocketAddr>,
     /// Where a socket of the step was seen open: process and number.
     seen: HashMap<u64, (u32, u64)>,
     swept: Instant,
@@ -68,6 +74,8 @@ struct Waiting {
 
 #[derive(Debug)]
 enum Later {
+    /// Until the host has dialed what the policy allows.
+    Dialed { inode: u64, at: SocketAddr },
     /// Until it is connected.
     Connected { inode: u64 },
     /// Until there is room: connect(2) to a unix socket whose backlog is full.
@@ -111,9 +119,12 @@ impl Broker {
             private,
             writable,
             landlock,
+            sockets: Sockets::open().ok(),
+            made: HashSet::new(),
             kept: HashMap::new(),
             waiting: Vec::new(),
             going_on: Vec::new(),
+            peers: HashMap::new(),
             seen: HashMap::new(),
             swept: Instant::now(),
         })
@@ -121,7 +132,8 @@ impl Broker {
 
     /// How long nothing needs to be looked at; `None` for ever.
     pub fn patience(&self) -> Option<Duration> {
-        if !self.waiting.is_empty() || self.kept.values().any(|kept| kept.connecting) {
+        let looked_at = |waiting: &Waiting| !matches!(waiting.what, Later::Dialed { .. });
+        if self.waiting.iter().any(looked_at) || self.kept.values().any(|kept| kept.connecting) {
             return Some(SOON);
         }
         (!self.kept.is_empty()).then_some(SWEEP)
@@ -134,10 +146,10 @@ impl Broker {
     }
 
     /// Looks at what waits.
-    pub fn turn(&mut self, witness: &mut Witness, listener: &Listener, channel: &mut Channel) {
+    pub fn turn(&mut self, listener: &Listener) {
         for Waiting { call, since, what } in std::mem::take(&mut self.waiting) {
             if listener.waits(call.id) {
-                let answer = self.again(witness, listener, &call, since, what, channel);
+                let answer = self.again(listener, &call, since, what);
                 self.give(listener, &call, answer, since);
             }
         }
@@ -148,6 +160,17 @@ impl Broker {
         if !self.kept.is_empty() && self.swept.elapsed() >= SWEEP {
             self.sweep();
         }
+    }
+
+    /// Goes on with a connect for which the host has dialed: to the door that is open for it now.
+    pub fn dialed(&mut self, witness: &mut Witness, listener: &Listener, ticket: u64, errno: i32) {
+        let Some(index) = self.waiting.iter().position(|waiting| waiting.call.id == ticket) else { return };
+        let Waiting { call, since, what } = self.waiting.swap_remove(index);
+        let answer = match what {
+            Later::Dialed { inode, at } if errno == 0 && listener.waits(ticket) => self.meet(witness, inode, at),
+            _ => Answer::Refuse(errno),
+        };
+        self.give(listener, &call, answer, since);
     }
 
     fn give(&mut self, listener: &Listener, call: &Notification, answer: Answer, since: Instant) {
@@ -171,7 +194,7 @@ impl Broker {
         let [first, second, third, ..] = call.arguments;
         let number = |argument: u64| argument as u32 as i32;
         match call.call {
-            libc::SYS_socket | libc::SYS_socketpair => self.make(witness, listener, call),
+            libc::SYS_socket | libc::SYS_socketpair => self.make(listener, call),
             libc::SYS_connect => match task.read(second, (third as u32).min(128) as usize) {
                 Ok(bytes) if listener.waits(call.id) => self.connect(witness, call, task, bytes, channel),
                 Ok(_) => Answer::Given,
@@ -185,17 +208,14 @@ impl Broker {
                     Err(Unread::Hidden) => self.hidden(witness, call, channel),
                 }
             }
+            libc::SYS_getpeername => self.peer_name(call, task),
             libc::SYS_bind => {
                 // The number of a port that everybody closed is free again.
                 self.sweep();
                 Answer::Proceed
             }
             libc::SYS_listen => {
-                if let Some(kept) = task.inode(first).and_then(|inode| self.kept.remove(&inode))
-                    && !kept.unix
-                {
-                    let _ = socket::keep_on_loopback(kept.socket.as_fd());
-                }
+                task.inode(first).and_then(|inode| self.kept.remove(&inode));
                 Answer::Proceed
             }
             libc::SYS_kill if number(first) == -1 => {
@@ -237,19 +257,9 @@ impl Broker {
         Answer::Refuse(libc::EACCES)
     }
 
-    /// Makes a socket, or a pair of them, and hands it out.
-
-    fn again(
-        &mut self,
-        witness: &mut Witness,
-        listener: &Listener,
-        call: &Notification,
-        since: Instant,
-        what: Later,
-        channel: &mut Channel,
-    ) -> Answer {
-        let _ = &channel;
+    fn again(&mut self, listener: &Listener, call: &Notification, since: Instant, what: Later) -> Answer {
         match what {
+            Later::Dialed { .. } => Answer::Wait(what),
             Later::Connected { inode } => {
                 let Some(kept) = self.kept.get(&inode) else { return Answer::Refuse(libc::EISCONN) };
                 if events(&kept.socket).is_empty() {
@@ -265,7 +275,7 @@ impl Broker {
             }
             Later::Room { inode, address, path } => self.connect_to(inode, address, path),
             Later::Sent { inode, bytes, address, flags, path } => self.send_to(inode, bytes, address, flags, path),
-            Later::Given => self.make(witness, listener, call),
+            Later::Given => self.make(listener, call),
             Later::Alone => self.stream_goes_on(call, Task { thread: call.thread }, since),
         }
     }

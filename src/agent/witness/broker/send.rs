@@ -1,16 +1,18 @@
 //! Datagrams: each is performed on our copy of its socket, with our copy of its address.
 
-use super::connect::{is_local, path_address};
+use super::connect::{is_local, is_six, own_address, path_address, stays_here};
 use super::kept::Whose;
 use super::message::{LONGEST, message};
 use super::{Answer, Broker, Later};
 use crate::agent::channel::Channel;
 use crate::agent::witness::address::{self, Address};
 use crate::agent::witness::task::{Task, Unread};
-use crate::agent::witness::{MESSAGE, Target, VECTOR, Witness, dns};
+use crate::agent::witness::{Fate, MESSAGE, Target, VECTOR, Weighed, Witness, call_name, dns};
+use crate::frame::Verdict;
 use crate::linux::notify::{Listener, Notification};
 use crate::linux::socket;
 use rustix::fs::OFlags;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
@@ -34,14 +36,21 @@ impl Broker {
             if flags & libc::MSG_FASTOPEN != 0 {
                 // A connect by another name. What it may reach it reaches by connect(2) as well.
                 let (_, targets) = witness.targets(task, call)?;
-                for target in &targets {
-                    witness.verdict_of(task, call, target, libc::SOCK_STREAM, channel);
+                let mut refused = false;
+                for target in targets.iter().filter(|target| outside(target)) {
+                    let kind = Some((libc::SOCK_STREAM, false));
+                    match witness.weigh(task, call, call_name(call), target, kind, channel) {
+                        Weighed::Nothing => {}
+                        Weighed::Again => refused = true,
+                        // Not performed: whoever may connect does that then.
+                        Weighed::Leads { attempt, .. } if attempt.verdict == Verdict::Allowed => {}
+                        Weighed::Leads { attempt, at, .. } => {
+                            witness.refuse(task, call_name(call), at, *attempt, channel);
+                            refused = true;
+                        }
+                    }
                 }
-                return Ok(Answer::Refuse(if targets.iter().any(outside) {
-                    libc::ENETUNREACH
-                } else {
-                    libc::EOPNOTSUPP
-                }));
+                return Ok(Answer::Refuse(if refused { libc::ENETUNREACH } else { libc::EOPNOTSUPP }));
             }
             return Ok(self.stream_goes_on(call, task, Instant::now()));
         };
@@ -116,8 +125,8 @@ impl Broker {
                 Err(answer) => answer,
             },
             (Address::Inet(at), false) => {
-                let local = is_local(at.ip());
-                let own = local && self.whose(true, at) == Whose::Own;
+                let local = stays_here(witness, at.ip());
+                let own = is_local(at.ip()) && self.whose(true, at) == Whose::Own;
                 if own {
                     return self.send_to(inode, bytes, Some(address), flags, None);
                 }
@@ -132,11 +141,27 @@ impl Broker {
                     return Answer::Value(length);
                 }
                 let target = Target { address: Address::Inet(at), payload };
-                witness.verdict_of(task, call, &target, libc::SOCK_DGRAM, channel);
-                Answer::Refuse(libc::ENETUNREACH)
+                match witness.judge(task, call, &target, Some((libc::SOCK_DGRAM, false)), channel) {
+                    Fate::Refused(errno) => Answer::Refuse(errno),
+                    _ => self.relayed(witness, inode, at, bytes, flags),
+                }
             }
             _ => Answer::Refuse(libc::EAFNOSUPPORT),
         }
+    }
+
+    /// Sends to the place that stands for an address.
+    fn relayed(&mut self, witness: &mut Witness, inode: u64, at: SocketAddr, bytes: Vec<u8>, flags: i32) -> Answer {
+        let Some(relay) = &mut witness.relay else { return Answer::Refuse(libc::ENETUNREACH) };
+        let Some(place) = relay.place_of(at, true) else { return Answer::Refuse(libc::ENETUNREACH) };
+        let Some(kept) = self.kept.get(&inode) else { return Answer::Refuse(libc::EBADF) };
+        let address = address::bytes(place, is_six(&kept.socket));
+        let answer = self.send_to(inode, bytes, Some(address), flags, None);
+        // It has an address of its own since it was sent from, at the latest; nobody has looked at the place meanwhile.
+        if let Some(from) = self.kept.get(&inode).and_then(|kept| own_address(&kept.socket)) {
+            relay.welcome(at, true, from);
+        }
+        answer
     }
 
     pub(super) fn send_to(
