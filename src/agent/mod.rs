@@ -24,7 +24,7 @@ mod trial;
 mod walls;
 mod witness;
 
-pub use here::TEMPORARY;
+pub use here::{TEMPORARY, is_gone};
 pub use places::MARKER;
 
 use crate::code::ExitCode;
@@ -141,7 +141,7 @@ impl From<Failure> for Ended {
     }
 }
 
-fn conversation(channel: &mut Channel, mut behind: walls::Behind) -> Result<(), Ended> {
+fn conversation(channel: &mut Channel, behind: walls::Behind) -> Result<(), Ended> {
     let mut manifest = loop {
         match channel.receive_blocking()? {
             ToAgent::Manifest { manifest } => break manifest,
@@ -152,13 +152,14 @@ fn conversation(channel: &mut Channel, mut behind: walls::Behind) -> Result<(), 
     };
     let places = behind.places.clone();
     places.translate(&mut manifest);
-    let copied = behind.without.as_mut().and_then(|without| without.copied.take());
     let before = collect::Before::record(&manifest, &places);
-    supervisor::run(channel, &manifest, behind)?;
+    let left = supervisor::run(channel, &manifest, behind)?;
+    if let Some(left) = &left {
+        left.check().map_err(|what| Failure::new("places", what))?;
+    }
     collect::send(channel, &manifest, &places, &before)?;
-    if let Some(copied) = copied {
-        // Where that fails the layer holds more than the changes, and every one of them.
-        let _ = copied.reduce(&places.work());
+    if let Some(left) = left {
+        left.hand_over(&places.work()).map_err(|e| Failure::new("changes", e))?;
     }
     Ok(())
 }
