@@ -20,7 +20,8 @@
 //!
 //! Pure: [`code`], [`escape`], [`frame`], [`network`], [`finding`], [`step`], [`repo`], [`lock`], [`plan`], [`results`],
 //! [`event`], [`run`], [`outcome`], [`doctor`], [`report`]. They import only each other. Effects import pure modules, and
-//! not each other, but for two that are tools of theirs: [`mod@git`] (how git is called) and [`lib_py`] (our Python files).
+//! not each other, but for what are tools of theirs: [`mod@git`] (how git is called), [`mod@engine`] (how a container
+//! engine is reached) and [`lib_py`] (our Python files).
 //! Wiring ([`session`], [`commands`]) imports all; nothing imports wiring. `tests/house` reads the sources against this.
 //! `unsafe` stands in [`linux`] only. With the feature `agent` alone the crate is the agent's: no runtime, no argument
 //! parser, no procedural macros.
@@ -51,6 +52,8 @@ pub mod cli;
 pub mod commands;
 #[cfg(feature = "host")]
 pub mod doctor;
+#[cfg(feature = "host")]
+pub mod engine;
 #[cfg(feature = "host")]
 mod entry;
 #[cfg(feature = "host")]

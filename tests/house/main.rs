@@ -9,8 +9,9 @@ const PURE: &[&str] = &[
     "code", "frame", "network", "finding", "step", "lock", "plan", "results", "event", "run", "outcome", "doctor",
     "report", "repo", "escape",
 ];
-/// Tools of effects: how git is called, the Python files we carry, and how what is temporary is made and removed.
-const TOOLS: &[&str] = &["git", "lib_py", "leftovers"];
+/// Tools of effects: how git is called, how a container engine is reached, the Python files we carry, and how what is
+/// temporary is made and removed.
+const TOOLS: &[&str] = &["git", "engine", "lib_py", "leftovers"];
 const EFFECTS: &[&str] = &["facts", "snapshot", "environment", "artifacts", "bytecode", "hooks", "resolve"];
 const WIRING: &[&str] = &["session", "commands", "entry", "lib"];
 
@@ -24,7 +25,7 @@ fn allowed(module: &str) -> Option<BTreeSet<&'static str>> {
         "linux" => set(&[&["linux"]]),
         "agent" => set(&[&["agent", "linux", "frame", "network", "escape", "code"]]),
         // The host side of a cell raises walls and leads the conversation.
-        "cell" => set(&[PURE, &["cell", "linux", "agent", "leftovers"]]),
+        "cell" => set(&[PURE, &["cell", "linux", "agent", "engine", "leftovers"]]),
         "ui" => set(&[PURE, &["ui"]]),
         "cli" => set(&[PURE, &["cli"]]),
         // Building an environment needs a cell, and nothing else that acts.
@@ -34,6 +35,8 @@ fn allowed(module: &str) -> Option<BTreeSet<&'static str>> {
         m if PURE.contains(&m) => set(&[PURE]),
         // How git is called: below the effects, as `linux` is below the cells.
         "git" => set(&[PURE, &["git", "leftovers"]]),
+        // How an engine is reached: the same.
+        "engine" => set(&[PURE, &["engine"]]),
         m if EFFECTS.contains(&m) => {
             let own = EFFECTS.iter().copied().filter(|e| *e == m).chain(["git"]).collect::<Vec<_>>();
             Some(PURE.iter().chain(TOOLS).copied().chain(own).collect())

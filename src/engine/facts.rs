@@ -1,0 +1,187 @@
+//! What the engine is: read from its own answers, never assumed.
+
+use super::EngineError;
+use super::endpoint::Endpoint;
+use bollard::models::{SystemInfo, SystemVersion};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// A version of the engine's API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Api(pub u32, pub u32);
+
+impl fmt::Display for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+impl FromStr for Api {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Api, ()> {
+        let (major, minor) = text.split_once('.').ok_or(())?;
+        Ok(Api(major.parse().map_err(|_| ())?, minor.parse().map_err(|_| ())?))
+    }
+}
+
+/// Whose engine it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Docker's, or one that does not say otherwise.
+    Docker,
+    /// Podman, by its compatible API.
+    Podman,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Docker => "Docker",
+            Kind::Podman => "Podman",
+        })
+    }
+}
+
+/// What an engine said of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineFacts {
+    /// `unix:///var/run/docker.sock`.
+    pub endpoint: String,
+    /// Who named the endpoint: `DOCKER_HOST`, `default socket`.
+    pub from: String,
+    /// Whose engine it is.
+    pub kind: Kind,
+    /// `20.10.24`.
+    pub version: String,
+    /// The newest API that it speaks.
+    pub api: Api,
+    /// The API that it is asked in.
+    pub asked: Api,
+    /// `linux`, as image configurations name it.
+    pub os: String,
+    /// `amd64`, as image configurations name it.
+    pub arch: String,
+    /// The engine's own id, where it has one: tells two engines apart behind one address.
+    pub id: String,
+    /// The storage driver: `overlay2`, `fuse-overlayfs`, `overlayfs` of containerd.
+    pub storage: String,
+    /// Images are kept by containerd: an image's id is then the digest of its manifest, not of its configuration.
+    pub containerd_store: bool,
+    /// `1` or `2`; empty where it does not say (before API 1.41, where it was always 1).
+    pub cgroup_version: String,
+    /// `cgroupfs`, `systemd`, or `none`: then it can't limit anything.
+    pub cgroup_driver: String,
+    /// It runs without root.
+    pub rootless: bool,
+    /// Users of containers are mapped to others of the host.
+    pub userns: bool,
+    /// The profile of system calls: `default`, `builtin`, a path, `unconfined`; none where seccomp is off.
+    pub seccomp: Option<String>,
+    /// AppArmor confines containers.
+    pub apparmor: bool,
+    /// SELinux labels containers.
+    pub selinux: bool,
+    /// It can limit memory.
+    pub memory_limit: bool,
+    /// It can limit swap, without which a limit of memory leaves swap open.
+    pub swap_limit: bool,
+    /// It can limit processor time.
+    pub cpu_quota: bool,
+    /// It can limit processes. Engines before API 1.40 do not say: then none.
+    pub pids_limit: Option<bool>,
+    /// Processors, as the engine counts them.
+    pub cpus: u64,
+    /// Memory of its machine, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl EngineFacts {
+    /// `Docker 20.10.24, API 1.41, linux/amd64`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{} {}, API {}, {}/{}", self.kind, self.version, self.api, self.os, self.arch)
+    }
+}
+
+/// The newest API that the engine speaks.
+pub(super) fn api(endpoint: &Endpoint, said: &SystemVersion) -> Result<Api, EngineError> {
+    let text = said.api_version.as_deref().unwrap_or_default();
+    text.parse().map_err(|()| {
+        let why = format!("what answers is no engine: its API version is {text:?}");
+        EngineError::silent(endpoint, why, "look at what listens there")
+    })
+}
+
+/// The API to ask in: the newest that both sides know. Where the engine no longer speaks any that we know, its oldest:
+/// the shapes of what we use have outlived many versions, and what changed is an error with the call's name.
+pub(super) fn asked(endpoint: &Endpoint, api: Api, said: &SystemVersion) -> Result<Api, EngineError> {
+    if api < super::OLDEST {
+        let version = said.version.as_deref().unwrap_or("of an unknown version");
+        let why = format!("the engine ({version}, API {api}) is too old: API {} is needed", super::OLDEST);
+        return Err(EngineError::silent(endpoint, why, "install a newer engine (Docker 1.13 or newer)"));
+    }
+    let oldest = said.min_api_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(super::OLDEST);
+    Ok(api.min(super::NEWEST).max(oldest))
+}
+
+/// Puts together what the engine said.
+pub(super) fn read(endpoint: &Endpoint, api: Api, asked: Api, said: SystemVersion, info: SystemInfo) -> EngineFacts {
+    let podman = said.components.iter().flatten().any(|component| component.name.contains("Podman"));
+    let options = info.security_options.unwrap_or_default();
+    let option = |name: &str| options.iter().find_map(|option| security(option, name));
+    let storage = info.driver.unwrap_or_default();
+    let containerd_store = info
+        .driver_status
+        .iter()
+        .flatten()
+        .any(|pair| matches!(pair.as_slice(), [key, value] if key == "driver-type" && value.starts_with("io.containerd.snapshotter")));
+    EngineFacts {
+        endpoint: endpoint.address.to_string(),
+        from: endpoint.from.clone(),
+        kind: if podman { Kind::Podman } else { Kind::Docker },
+        version: said.version.unwrap_or_default(),
+        api,
+        asked,
+        os: said.os.or(info.os_type).unwrap_or_default(),
+        arch: said.arch.or(info.architecture).map(|arch| goarch(&arch).to_owned()).unwrap_or_default(),
+        id: info.id.unwrap_or_default(),
+        containerd_store,
+        storage,
+        cgroup_version: info.cgroup_version.map(|version| version.to_string()).unwrap_or_default(),
+        cgroup_driver: info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default(),
+        rootless: option("rootless").is_some(),
+        userns: option("userns").is_some(),
+        seccomp: option("seccomp").map(|profile| if profile.is_empty() { "default".to_owned() } else { profile }),
+        apparmor: option("apparmor").is_some(),
+        selinux: option("selinux").is_some(),
+        memory_limit: info.memory_limit.unwrap_or_default(),
+        swap_limit: info.swap_limit.unwrap_or_default(),
+        cpu_quota: info.cpu_cfs_quota.unwrap_or_default() && info.cpu_cfs_period.unwrap_or_default(),
+        pids_limit: info.pids_limit,
+        cpus: info.ncpu.and_then(|cpus| u64::try_from(cpus).ok()).unwrap_or_default(),
+        memory_bytes: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
+    }
+}
+
+/// The profile of a security option, where it is the one called `name`: `name=seccomp,profile=default`, and `seccomp`
+/// of engines before API 1.27.
+fn security(option: &str, name: &str) -> Option<String> {
+    let mut fields = option.split(',');
+    let first = fields.next().unwrap_or_default();
+    if first.strip_prefix("name=").unwrap_or(first) != name {
+        return None;
+    }
+    Some(fields.find_map(|field| field.strip_prefix("profile=")).unwrap_or_default().to_owned())
+}
+
+/// The machine's name for an architecture as images call it.
+fn goarch(arch: &str) -> &str {
+    match arch {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
