@@ -105,7 +105,7 @@ fn print_plan(context: &Context, repo: &crate::repo::Repo, request: &Request, js
             let untracked = crate::facts::git::tree_state(repo, &request.source)
                 .map(|state| survey::untracked(&state))
                 .unwrap_or_default();
-            let asked = survey::Asked { source: &request.source, python: &lock.python, untracked, cells: true };
+            let asked = survey::Asked { source: &request.source, python: &lock.python, untracked, cells: true, contained: None };
             let survey = survey::survey(context, repo, &lock, asked);
             plan::plan(&lock, &survey.facts, request)
         }

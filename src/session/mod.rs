@@ -130,7 +130,8 @@ pub async fn steps<C: Cell>(recorder: &mut Recorder, cell: &C, world: &World, pl
                     let (control, controlled) = mpsc::channel(8);
                     controls.insert(i, control);
                     let (step, notes) = (&plan.steps[i], notes.clone());
-                    running.push(async move { (i, step::perform(cell, world, step, controlled, notes).await) });
+                    let keep = plan.steps.iter().any(|other| other.needs.contains(&step.id));
+                    running.push(async move { (i, step::perform(cell, world, step, keep, controlled, notes).await) });
                 }
                 Action::Record(event) => recorder.record(event),
                 Action::Send(to, message) => {
