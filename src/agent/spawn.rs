@@ -111,7 +111,7 @@ pub fn start(
             let alone = inner.as_ref().map_or(Ok(()), |rules| here::enter(rules, agent));
             let watched = alone.and_then(|()| seccomp::watch(broker).map_err(|e| e.to_string()));
             let own = process::unshare_descriptors();
-            let alone = own.as_ref().err().map(|e| format!("a table of descriptors of its own: {e}");
+            let shared = own.as_ref().err().map(|e| format!("a table of descriptors of its own: {e}"));
             let watched = own.map_err(|e| e.to_string()).and(watched);
             let number = watched.as_ref().map_or(-1, |number| *number);
             let _ = rustix::io::write(&report, &number.to_le_bytes());
@@ -120,7 +120,7 @@ pub fn start(
             why.resize(REASON, 0);
             let _ = rustix::io::write(&report, &why);
             drop(failed);
-            if let Some(why) = alone {
+            if let Some(why) = shared {
                 // What it opens and closes now would be opened and closed for the agent.
                 let _ = rustix::io::write(&report, why.as_bytes());
                 process::leave(127);
