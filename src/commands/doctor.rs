@@ -6,6 +6,7 @@ use crate::cell;
 use crate::cli::Doctor;
 use crate::code::{ExitCode, ParityCode};
 use crate::doctor::{Examined, LockExamined, Raised, System, diagnose};
+use crate::engine::Where;
 use crate::environment::interpreter::{self, Memory, SearchPath};
 use crate::facts::{engines, git, machine};
 use crate::finding::Finding;
@@ -30,15 +31,7 @@ pub(super) fn doctor(context: &Context, args: &Doctor) -> ExitCode {
 /// Trials wait more than they work: they run beside each other.
 fn examine(context: &Context) -> Examined {
     let vars = &context.vars;
-    let places = engines::Where {
-        host: vars.text("DOCKER_HOST"),
-        context: vars.text("DOCKER_CONTEXT"),
-        config: vars
-            .text("DOCKER_CONFIG")
-            .map(Into::into)
-            .or_else(|| vars.home.as_ref().map(|home| home.join(".docker"))),
-        runtime_dir: vars.text("XDG_RUNTIME_DIR").map(Into::into),
-    };
+    let places = Where::from_variables(|name| vars.text(name));
     std::thread::scope(|scope| {
         let trials = scope.spawn(cell::trials);
         let engines = scope.spawn(|| engines::find(&places));

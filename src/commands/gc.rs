@@ -5,6 +5,8 @@ use super::{env, publish};
 use crate::cell;
 use crate::cli::Gc;
 use crate::code::ExitCode;
+use crate::engine::endpoint::{Disk, named, unnamed};
+use crate::engine::{Engine, EngineError, EnvironmentVolume, Owner, Swept, Where};
 use crate::ui;
 
 pub(super) fn gc(context: &Context, args: &Gc) -> ExitCode {
@@ -34,11 +36,64 @@ pub(super) fn gc(context: &Context, args: &Gc) -> ExitCode {
     match fs_err::create_dir_all(repo.state_dir()).map_err(|error| error.to_string()).and_then(|()| collect()) {
         Ok(()) => {
             cell::sweep();
+            engine(context, args.keep_mb.saturating_mul(1 << 20));
             ExitCode::PASSED
         }
         Err(message) => {
             ui::error(&message, None);
             ExitCode::INFRASTRUCTURE
         }
+    }
+}
+
+/// What dead runs left in the engine, and environments there beyond the budget. An engine that is not there holds
+/// nothing; one that was named and can't be asked is a warning.
+fn engine(context: &Context, keep_bytes: u64) {
+    let places = Where::from_variables(|name| context.vars.text(name));
+    let chosen = match named(&places, &Disk) {
+        Ok(chosen) => chosen,
+        Err(error) => return unasked(&error),
+    };
+    let was_named = chosen.is_some();
+    let endpoints = chosen.map_or_else(|| unnamed(&places, &Disk), |endpoint| vec![endpoint]);
+    let collect = async {
+        let engine = match Engine::first_of(endpoints).await {
+            Ok(engine) => engine,
+            Err(error) if was_named => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let swept = engine.sweep(&Owner::this()).await?;
+        let environments = engine.gc(keep_bytes, &[]).await?;
+        Ok(Some((engine.facts().endpoint.clone(), swept, environments)))
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return ui::warning(&format!("the container engine was not asked: {error}"), None),
+    };
+    match runtime.block_on(collect) {
+        Ok(Some((endpoint, swept, environments))) => say(&endpoint, &swept, &environments),
+        Ok(None) => {}
+        Err(error) => unasked(&error),
+    }
+}
+
+fn unasked(error: &EngineError) {
+    ui::warning(&format!("what is left in the container engine stays there: {error}"), Some(&error.hint()));
+}
+
+fn say(endpoint: &str, swept: &Swept, environments: &[EnvironmentVolume]) {
+    for error in &swept.left {
+        ui::warning(&error.to_string(), None);
+    }
+    if swept.count() + environments.len() > 0 {
+        let bytes: u64 = environments.iter().filter_map(|volume| volume.bytes).sum();
+        ui::note(&format!(
+            "removed {} containers, {} volumes and {} networks of dead runs and {} environments ({} MiB) from {endpoint}",
+            swept.containers.len(),
+            swept.volumes.len(),
+            swept.networks.len(),
+            environments.len(),
+            bytes >> 20
+        ));
     }
 }

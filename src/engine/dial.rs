@@ -7,13 +7,17 @@
 use super::endpoint::{Address, Endpoint, Tls};
 use super::error::EngineError;
 use super::facts::Api;
+use bollard::errors::Error;
 use bollard::{BollardRequest, Docker};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use serde::Deserialize;
 use std::future::Future;
 use std::io;
 use std::path::Path;
@@ -33,6 +37,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long what `ssh` says is waited for, once its output has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What to do where two sides did not agree on who they are.
+pub(super) const TLS_FIX: &str = "compare ca.pem, cert.pem and key.pem of DOCKER_CERT_PATH (or the context) with the \
+    engine's, and the name in its certificate with the address";
 
 /// Why a connection does not stand.
 #[derive(Debug, thiserror::Error)]
@@ -78,9 +86,7 @@ impl Dial {
                 "look whether the engine listens there, and whether a firewall is between; `docker version` asks it as well"
             }
             (Dial::Material(_), _) => "DOCKER_CERT_PATH (or the context) must hold ca.pem, and cert.pem with key.pem",
-            (Dial::Tls(_), _) => {
-                "compare ca.pem, cert.pem and key.pem of DOCKER_CERT_PATH (or the context) with the engine's, and the name in its certificate with the address"
-            }
+            (Dial::Tls(_), _) => TLS_FIX,
             (Dial::NoSsh(_), _) => "install the ssh client, or reach the engine in another way",
             (Dial::Ssh(_), _) => {
                 "try `ssh HOST docker version`: it must work without a question (keys in ssh-agent, the host in known_hosts)"
@@ -96,16 +102,57 @@ impl From<Dial> for io::Error {
     }
 }
 
+/// Questions that bollard has no shape for, over the same kind of connection.
+#[derive(Clone)]
+pub(super) struct Raw {
+    http: Client<Dialer, Empty<Bytes>>,
+    version: Arc<OnceLock<Api>>,
+}
+
+impl Raw {
+    /// The body of a good answer to a GET; `path` may hold a query.
+    pub(super) async fn get(&self, path: &str, patience: Duration) -> Result<Bytes, Error> {
+        let version = self.version.get().map(|version| format!("/v{version}")).unwrap_or_default();
+        let uri = format!("{HOST}{version}{path}").parse()?;
+        let ask = async {
+            let answer = self.http.get(uri).await.map_err(io::Error::other)?;
+            let status = answer.status();
+            let body = answer.into_body().collect().await?.to_bytes();
+            Ok((status, body))
+        };
+        let (status, body) = tokio::time::timeout(patience, ask).await.unwrap_or(Err(Error::RequestTimeoutError))?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        #[derive(Deserialize)]
+        struct Said {
+            message: String,
+        }
+        let said = serde_json::from_slice::<Said>(&body).map(|said| said.message);
+        let message = said.unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned());
+        Err(Error::DockerResponseServerError { status_code: status.as_u16(), message })
+    }
+}
+
+/// A name and no address: the dialer knows where to go. It is what the engine reads in `Host`.
+const HOST: &str = "http://docker";
+
 /// A client whose requests go over connections of ours. They name the API `version` once it is known: unasked, an engine
 /// answers in its newest.
-pub(super) fn client(endpoint: &Endpoint, version: &Arc<OnceLock<Api>>) -> Result<Docker, EngineError> {
+pub(super) fn client(endpoint: &Endpoint, version: &Arc<OnceLock<Api>>) -> Result<(Docker, Raw), EngineError> {
     let dialer = Dialer::new(endpoint).map_err(|dial| {
         let fix = dial.fix(&endpoint.address);
         EngineError::silent(endpoint, dial.to_string(), fix)
     })?;
     // A login for every request would be slow; a local connection costs nothing, and one that lay idle may be dead.
     let idle = if matches!(endpoint.address, Address::Ssh { .. }) { 4 } else { 0 };
-    let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(idle).build(dialer);
+    let builder = || {
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_max_idle_per_host(idle);
+        builder
+    };
+    let raw = Raw { http: builder().build(dialer.clone()), version: Arc::clone(version) };
+    let http = builder().build(dialer);
     let version = Arc::clone(version);
     let send = move |request: BollardRequest| {
         let http = http.clone();
@@ -118,14 +165,14 @@ pub(super) fn client(endpoint: &Endpoint, version: &Arc<OnceLock<Api>>) -> Resul
             Ok(answer.map_err(io::Error::other)?)
         }
     };
-    // The name is no address: the dialer knows where to go. It is what the engine reads in `Host`.
     let timeout = super::PATIENCE.as_secs();
-    Docker::connect_with_custom_transport(send, Some("http://docker"), timeout, bollard::API_DEFAULT_VERSION)
-        .map_err(|error| EngineError::from_first(endpoint, error))
+    let docker = Docker::connect_with_custom_transport(send, Some(HOST), timeout, bollard::API_DEFAULT_VERSION)
+        .map_err(|error| EngineError::from_first(endpoint, error))?;
+    Ok((docker, raw))
 }
 
 /// `/containers/json` becomes `/v1.41/containers/json`.
-fn versioned(request: BollardRequest, version: Api) -> Result<BollardRequest, bollard::errors::Error> {
+fn versioned(request: BollardRequest, version: Api) -> Result<BollardRequest, Error> {
     let (mut head, body) = request.into_parts();
     let mut uri = head.uri.into_parts();
     let path = uri.path_and_query.as_ref().map_or("/", |path| path.as_str());
@@ -406,5 +453,28 @@ impl AsyncWrite for Ssh {
         // What a pipe has for a half-closed connection is to be gone.
         self.stdin = None;
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_not_to_connect_has_its_own_advice() {
+        let unix = Address::Unix("/s".into());
+        let tcp = Address::Tcp { host: "h".into(), port: 1, tls: None };
+        let connect = |kind: io::ErrorKind| Dial::Connect(kind.into());
+        for (dial, address, advice) in [
+            (connect(io::ErrorKind::NotFound), &unix, "install Docker or Podman"),
+            (connect(io::ErrorKind::PermissionDenied), &unix, "usermod -aG docker"),
+            (connect(io::ErrorKind::ConnectionRefused), &unix, "systemctl start docker"),
+            (connect(io::ErrorKind::ConnectionRefused), &tcp, "firewall"),
+            (Dial::Timeout, &tcp, "firewall"),
+            (Dial::Tls(io::ErrorKind::InvalidData.into()), &tcp, "ca.pem"),
+            (Dial::Ssh("no route".into()), &tcp, "ssh HOST docker version"),
+        ] {
+            assert!(dial.fix(address).contains(advice), "{dial}");
+        }
     }
 }

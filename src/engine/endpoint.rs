@@ -160,7 +160,7 @@ pub fn candidates(places: &Where) -> Result<Vec<Endpoint>, EngineError> {
 /// # Errors
 /// As [`candidates`].
 pub fn named(places: &Where, files: &impl Files) -> Result<Option<Endpoint>, EngineError> {
-    if let Some(host) = &places.host {
+    if let Some(host) = places.host.as_deref().filter(|host| !host.is_empty()) {
         let from = "DOCKER_HOST";
         let tls = |scheme: &str| {
             let directory = places.certificates.clone().unwrap_or_default();
@@ -170,7 +170,7 @@ pub fn named(places: &Where, files: &impl Files) -> Result<Option<Endpoint>, Eng
         let address = address(host, tls).map_err(|why| EngineError::address(host, from, why))?;
         return Ok(Some(Endpoint { address, from: from.to_owned() }));
     }
-    let (context, from) = match &places.context {
+    let (context, from) = match places.context.as_ref().filter(|context| !context.is_empty()) {
         Some(context) => (Some(context.clone()), "DOCKER_CONTEXT"),
         None => (current_context(places, files)?, "the current docker context"),
     };

@@ -10,6 +10,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use tokio_rustls::rustls;
 
 /// Bad news from or about an engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum EngineError {
         endpoint: String,
         /// Who named it.
         from: String,
-        /// What was being done.
+        /// What was being done, as it stands behind "while": `creating a container`.
         doing: String,
         /// What happened to the connection.
         why: String,
@@ -42,6 +43,14 @@ pub enum EngineError {
         status: u16,
         /// The engine's own words.
         message: String,
+    },
+    /// What was to be sent can't be read here.
+    #[error("{doing}: what was to be sent can't be read: {why}")]
+    Unsendable {
+        /// What was being done.
+        doing: String,
+        /// What reading it said.
+        why: String,
     },
     /// The engine answered something that can't be read.
     #[error("engine at {endpoint} ({from}) answered {doing} with something unreadable: {why}")]
@@ -84,10 +93,6 @@ fn tried(silences: &[Silence]) -> String {
     format!("no container engine can be used: {}", places.join("; "))
 }
 
-/// What was being done, as it stands behind "while" and "refused": `creating a container`.
-#[derive(Debug, Clone)]
-pub(super) struct Doing(pub(super) String);
-
 impl EngineError {
     /// The row of the code table, where this is about the machine before anything began; none where it is
     /// infrastructure (69).
@@ -111,7 +116,7 @@ impl EngineError {
                 None => ParityCode::NO_ENGINE.fix().to_owned(),
             },
             EngineError::Lost { .. } => "look whether the engine still runs, and start again".to_owned(),
-            EngineError::Refused { status: 507, .. } => "make room where the engine keeps its data".to_owned(),
+            EngineError::Unsendable { .. } => "look at the file, and at the disk it is on".to_owned(),
             EngineError::Refused { message, .. } if message.contains("no space left on device") => {
                 "make room where the engine keeps its data (`docker system df` shows what takes it)".to_owned()
             }
@@ -187,6 +192,10 @@ impl EngineError {
         if let Some(dial) = dial(&error) {
             return EngineError::silent(endpoint, dial.to_string(), dial.fix(&endpoint.address));
         }
+        // Our own proof is judged only after the connection stands.
+        if let Some(tls) = below::<rustls::Error>(&error) {
+            return EngineError::silent(endpoint, format!("TLS failed: {tls}"), super::dial::TLS_FIX);
+        }
         let log = "look at the engine's own log";
         match &error {
             Error::RequestTimeoutError => {
@@ -213,8 +222,8 @@ impl EngineError {
     }
 
     /// An error of a later call.
-    pub(super) fn during(facts: &EngineFacts, doing: Doing, error: Error) -> EngineError {
-        let (endpoint, from, Doing(doing)) = (facts.endpoint.clone(), facts.from.clone(), doing);
+    pub(super) fn during(facts: &EngineFacts, doing: String, error: Error) -> EngineError {
+        let (endpoint, from) = (facts.endpoint.clone(), facts.from.clone());
         match error {
             Error::DockerResponseServerError { status_code, message } => {
                 EngineError::Refused { endpoint, from, doing, status: status_code, message: message.trim().to_owned() }
@@ -238,23 +247,24 @@ impl EngineError {
 
 /// The connection's own error, where it was one: it lies below those of two libraries.
 fn dial(error: &Error) -> Option<&Dial> {
-    match error {
-        Error::IOError { err } => dial_below(err),
-        _ => None,
-    }
+    below(error)
 }
 
-/// The same in any chain of errors. An `io::Error` does not show what it carries as its source, but that one's.
-fn dial_below<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Dial> {
+/// An error of one kind, anywhere below another one. An `io::Error` does not show what it carries as its source, but that
+/// one's.
+fn below<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(dial) = error.downcast_ref::<Dial>() {
-            return Some(dial);
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
-        if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
-            && let Some(dial) = dial_below(inner)
-        {
-            return Some(dial);
+        let carried = match error.downcast_ref::<Error>() {
+            // Transparent: its source is that of what it carries.
+            Some(Error::IOError { err }) => err.get_ref(),
+            _ => error.downcast_ref::<io::Error>().and_then(io::Error::get_ref),
+        };
+        if let Some(found) = carried.and_then(|inner| below(inner)) {
+            return Some(found);
         }
         next = error.source();
     }

@@ -96,6 +96,8 @@ pub struct EngineFacts {
     pub cpus: u64,
     /// Memory of its machine, in bytes.
     pub memory_bytes: u64,
+    /// How far its clock is ahead of ours, in seconds.
+    pub ahead_secs: i64,
 }
 
 impl EngineFacts {
@@ -128,7 +130,13 @@ pub(super) fn asked(endpoint: &Endpoint, api: Api, said: &SystemVersion) -> Resu
 }
 
 /// Puts together what the engine said.
-pub(super) fn read(endpoint: &Endpoint, api: Api, asked: Api, said: SystemVersion, info: SystemInfo) -> EngineFacts {
+pub(super) fn read(
+    endpoint: &Endpoint,
+    (api, asked): (Api, Api),
+    said: SystemVersion,
+    info: SystemInfo,
+    now: jiff::Timestamp,
+) -> EngineFacts {
     let podman = said.components.iter().flatten().any(|component| component.name.contains("Podman"));
     let options = info.security_options.unwrap_or_default();
     let option = |name: &str| options.iter().find_map(|option| security(option, name));
@@ -163,7 +171,13 @@ pub(super) fn read(endpoint: &Endpoint, api: Api, asked: Api, said: SystemVersio
         pids_limit: info.pids_limit,
         cpus: info.ncpu.and_then(|cpus| u64::try_from(cpus).ok()).unwrap_or_default(),
         memory_bytes: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
+        ahead_secs: info.system_time.as_deref().map(|time| ahead(time, now)).unwrap_or_default(),
     }
+}
+
+/// How far a clock is ahead of `now`, in seconds; what can't be read is no difference.
+fn ahead(time: &str, now: jiff::Timestamp) -> i64 {
+    time.parse::<jiff::Timestamp>().map(|there| there.as_second() - now.as_second()).unwrap_or_default()
 }
 
 /// The profile of a security option, where it is the one called `name`: `name=seccomp,profile=default`, and `seccomp`
@@ -183,5 +197,55 @@ fn goarch(arch: &str) -> &str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_options_are_read_in_both_of_their_shapes() {
+        for (option, name, profile) in [
+            ("name=seccomp,profile=default", "seccomp", Some("default")),
+            ("name=seccomp,profile=/etc/p.json", "seccomp", Some("/etc/p.json")),
+            ("seccomp", "seccomp", Some("")),
+            ("name=rootless", "rootless", Some("")),
+            ("name=rootless", "root", None),
+            ("name=userns", "seccomp", None),
+            ("", "seccomp", None),
+        ] {
+            assert_eq!(security(option, name).as_deref(), profile, "{option}");
+        }
+    }
+
+    #[test]
+    fn the_engine_is_asked_in_the_newest_api_that_both_sides_know() {
+        let endpoint = Endpoint { address: super::super::endpoint::Address::Unix("/s".into()), from: "x".into() };
+        let asked = |newest: &str, oldest: Option<&str>| {
+            let said = SystemVersion {
+                version: Some("1.2.3".into()),
+                api_version: Some(newest.into()),
+                min_api_version: oldest.map(Into::into),
+                ..Default::default()
+            };
+            api(&endpoint, &said).and_then(|api| asked(&endpoint, api, &said)).map_err(|error| error.to_string())
+        };
+        assert_eq!(asked("1.41", Some("1.12")), Ok(Api(1, 41)));
+        assert_eq!(asked("1.52", Some("1.44")), Ok(super::super::NEWEST));
+        assert_eq!(asked("1.60", Some("1.55")), Ok(Api(1, 55)), "a newer engine that no longer knows ours");
+        assert_eq!(asked("1.25", None), Ok(Api(1, 25)));
+        assert!(asked("1.24", Some("1.12")).unwrap_err().contains("(1.2.3, API 1.24) is too old: API 1.25 is needed"));
+        for nonsense in ["", "1", "1.x", "v1.41"] {
+            assert!(asked(nonsense, None).unwrap_err().contains("no engine"), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn the_clock_of_the_engine_is_compared_with_ours() {
+        let now: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(ahead("2026-01-01T01:00:00.123456789+00:00", now), 3600);
+        assert_eq!(ahead("2025-12-31T23:59:00Z", now), -60);
+        assert_eq!(ahead("yesterday", now), 0);
     }
 }

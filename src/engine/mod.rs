@@ -1,8 +1,9 @@
 //! The container engine: the one place that connects to it.
 //!
-//! A tool below the effects, as `git` is: it finds where an engine is ([`endpoint`]), opens the connection ([`dial`]) and
-//! reads what the engine is ([`EngineFacts`]). What a run makes of that is decided elsewhere. Every request opens a
-//! connection of its own, except through `ssh`, where that would be a login each.
+//! A tool below the effects, as `git` is: it finds where an engine is ([`endpoint`]), opens the connection, reads what the
+//! engine is ([`EngineFacts`]) and can promise ([`promises()`]), takes trees and images in and out, writes on everything
+//! whose it is ([`labels`]), and removes what dead runs left. What a run makes of that is decided elsewhere. Every request
+//! opens a connection of its own, except through `ssh`, where that would be a login each.
 //!
 //! The engine is asked in a version of its API that both sides know (bollard 0.21 names none, and the engine then answers
 //! in its newest): see [`Engine::connect`].
@@ -11,13 +12,20 @@ mod dial;
 pub mod endpoint;
 mod error;
 mod facts;
+pub mod labels;
+mod promises;
+mod sweep;
+mod transfer;
 
 pub use endpoint::{Endpoint, Where};
 pub use error::EngineError;
 pub use facts::{Api, EngineFacts, Kind};
+pub use labels::{Labels, Owner};
+pub use promises::{Promise, promises};
+pub use sweep::{EnvironmentVolume, Swept};
+pub use transfer::{DockerCredentials, Progress};
 
 use bollard::Docker;
-use error::Doing;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -40,6 +48,7 @@ pub const OLDEST: Api = Api(1, 25);
 #[derive(Clone)]
 pub struct Engine {
     docker: Docker,
+    raw: dial::Raw,
     facts: Arc<EngineFacts>,
 }
 
@@ -56,8 +65,16 @@ impl Engine {
     /// # Errors
     /// [`EngineError::None`] with everything that was tried; a context that is broken is never passed over.
     pub async fn connect(places: &Where) -> Result<Engine, EngineError> {
+        Engine::first_of(endpoint::candidates(places)?).await
+    }
+
+    /// The first of these places where an engine answers.
+    ///
+    /// # Errors
+    /// As [`Engine::connect`].
+    pub async fn first_of(endpoints: impl IntoIterator<Item = Endpoint>) -> Result<Engine, EngineError> {
         let mut tried = Vec::new();
-        for endpoint in endpoint::candidates(places)? {
+        for endpoint in endpoints {
             match Engine::at(endpoint).await {
                 Ok(engine) => return Ok(engine),
                 Err(error) => tried.push(error),
@@ -72,14 +89,15 @@ impl Engine {
     /// No engine answers there, what answers is none, or it is too old.
     pub async fn at(endpoint: Endpoint) -> Result<Engine, EngineError> {
         let version: Arc<OnceLock<Api>> = Arc::default();
-        let docker = dial::client(&endpoint, &version)?.with_timeout(FIRST_PATIENCE);
+        let (docker, raw) = dial::client(&endpoint, &version)?;
+        let docker = docker.with_timeout(FIRST_PATIENCE);
         let said = docker.version().await.map_err(|error| EngineError::from_first(&endpoint, error))?;
         let api = facts::api(&endpoint, &said)?;
         let asked = facts::asked(&endpoint, api, &said)?;
         let _ = version.set(asked);
         let info = docker.info().await.map_err(|error| EngineError::from_first(&endpoint, error))?;
-        let facts = facts::read(&endpoint, api, asked, said, info);
-        Ok(Engine { docker: docker.with_timeout(PATIENCE), facts: Arc::new(facts) })
+        let facts = facts::read(&endpoint, (api, asked), said, info, jiff::Timestamp::now());
+        Ok(Engine { docker: docker.with_timeout(PATIENCE), raw, facts: Arc::new(facts) })
     }
 
     /// What the engine said of itself when it was connected to.
@@ -100,10 +118,22 @@ impl Engine {
         self.docker.clone().with_timeout(LONG_PATIENCE)
     }
 
+    /// Now, by the engine's clock: seconds since 1970. Deadlines are compared on it by everybody who shares the engine.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        let here = jiff::Timestamp::now().as_second().saturating_add(self.facts.ahead_secs);
+        u64::try_from(here).unwrap_or_default()
+    }
+
     /// An error of a call to [`Engine::docker`], with what was being done and where. From here on a lost engine is
     /// infrastructure (69).
     #[must_use]
     pub fn error(&self, doing: &str, error: bollard::errors::Error) -> EngineError {
-        EngineError::during(&self.facts, Doing(doing.to_owned()), error)
+        EngineError::during(&self.facts, doing.to_owned(), error)
+    }
+
+    fn refused(&self, doing: &str, message: String) -> EngineError {
+        let (endpoint, from) = (self.facts.endpoint.clone(), self.facts.from.clone());
+        EngineError::Refused { endpoint, from, doing: doing.to_owned(), status: 0, message }
     }
 }

@@ -37,7 +37,7 @@ fn allowed(module: &str) -> Option<BTreeSet<&'static str>> {
         // How git is called: below the effects, as `linux` is below the cells.
         "git" => set(&[PURE, &["git", "leftovers"]]),
         // How an engine is reached: the same.
-        "engine" => set(&[PURE, &["engine"]]),
+        "engine" => set(&[PURE, &["engine", "linux"]]),
         m if EFFECTS.contains(&m) => {
             let own = EFFECTS.iter().copied().filter(|e| *e == m).chain(["git"]).collect::<Vec<_>>();
             Some(PURE.iter().chain(TOOLS).copied().chain(own).collect())
