@@ -12,6 +12,10 @@ pub const PROTOCOL: u16 = 1;
 /// The largest frame, in bytes. A larger length is a protocol error, whatever the stream says next.
 pub const MAX_FRAME: usize = 1 << 20;
 
+/// The stage of [`Frame::Broken`] where the machine does not give what the policy needs: PARITY-052, and not a failure of
+/// ours.
+pub const UNENFORCEABLE: &str = "policy";
+
 /// Why a stream of frames can't be read on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FrameError {
@@ -502,6 +506,13 @@ frames! {
 /// How many bytes of one stream may be under way in one direction before the receiver said `taken`. Holds any datagram;
 /// the streams of a cell times this is what each side may have to keep in memory.
 pub const WINDOW: u32 = 128 * 1024;
+
+/// What a datagram takes of its window: the least is more than its bytes, since one without any has to be kept as well.
+#[must_use]
+pub fn datagram_cost(bytes: usize) -> u32 {
+    const LEAST: u32 = 256;
+    u32::try_from(bytes).unwrap_or(u32::MAX).max(LEAST)
+}
 
 frames! {
     /// From the host to the agent.

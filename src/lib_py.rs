@@ -14,6 +14,9 @@ pub const FILES: &[(&str, &str)] = &[
     ("ft_wheel.py", include_str!("lib_py/ft_wheel.py")),
 ];
 
+/// What measures the content of an image. Runs outside of steps, so it is no file of `/ft/lib`.
+pub const MEASURE: &str = include_str!("lib_py/ft_measure.py");
+
 /// sha256 over names and texts, in hex: part of every cache key that the plugin's output goes into.
 #[must_use]
 pub fn digest() -> String {

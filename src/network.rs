@@ -47,13 +47,15 @@ impl Policy {
     /// over a permission: who wrote both wants it refused, and a wall errs on the closed side.
     #[must_use]
     pub fn verdict(&self, target: &Target<'_>) -> Verdict {
-        if self.quiet.iter().any(|entry| entry.covers(target)) {
-            return Verdict::Quiet;
-        }
         let allowed = match self.mode {
             Policy::LISTED => self.allowed.iter().any(|entry| entry.covers(target)),
             mode => mode == Policy::EVERYWHERE,
         };
+        // A refused port says nothing about the others: the look-up before an allowed one is answered.
+        let refuses = |entry: &HostEntry| entry.port == 0 || target.port.is_some() || !allowed;
+        if self.quiet.iter().any(|entry| entry.covers(target) && refuses(entry)) {
+            return Verdict::Quiet;
+        }
         if allowed { Verdict::Allowed } else { Verdict::Denied }
     }
 
@@ -167,6 +169,14 @@ mod tests {
         assert_eq!(policy.verdict(&to("a.example", 1)), Verdict::Quiet);
         assert_eq!(policy.verdict(&to("b.example", 1)), Verdict::Allowed);
         assert_eq!(policy.verdict(&to("b.example.net", 1)), Verdict::Denied);
+        // One of its ports is refused: it is looked up for the others.
+        policy.quiet = vec![name("a.example", 80)];
+        let look_up = Target { name: "a.example", ..Target::default() };
+        assert_eq!(policy.verdict(&look_up), Verdict::Allowed);
+        assert_eq!(policy.verdict(&to("a.example", 80)), Verdict::Quiet);
+        assert_eq!(policy.verdict(&to("a.example", 443)), Verdict::Allowed);
+        policy.mode = Policy::NOWHERE;
+        assert_eq!(policy.verdict(&look_up), Verdict::Quiet);
         // A mode that this version does not have opens nothing.
         policy.mode = 9;
         assert_eq!(policy.verdict(&to("b.example", 1)), Verdict::Denied);

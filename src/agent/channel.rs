@@ -40,8 +40,18 @@ impl Channel {
     /// # Errors
     /// Where they are not open.
     pub fn stdio() -> io::Result<Channel> {
-        let input = io::stdin().as_fd().try_clone_to_owned()?;
-        let output = io::stdout().as_fd().try_clone_to_owned()?;
+        Channel::over(io::stdin().as_fd().try_clone_to_owned()?, io::stdout().as_fd().try_clone_to_owned()?)
+    }
+
+    /// Over pipes, with the host's ends of them.
+    #[cfg(test)]
+    pub fn for_tests() -> (Channel, (OwnedFd, OwnedFd)) {
+        let pipe = || rustix::pipe::pipe().expect("a pipe");
+        let ((input, to), (from, output)) = (pipe(), pipe());
+        (Channel::over(input, output).expect("flags of a pipe"), (to, from))
+    }
+
+    fn over(input: OwnedFd, output: OwnedFd) -> io::Result<Channel> {
         rustix::fs::fcntl_setfl(&input, rustix::fs::fcntl_getfl(&input)? | OFlags::NONBLOCK)?;
         rustix::fs::fcntl_setfl(&output, rustix::fs::fcntl_getfl(&output)? | OFlags::NONBLOCK)?;
         Ok(Channel {
@@ -212,22 +222,7 @@ mod tests {
 
     /// A channel and the host's ends of it.
     fn channel() -> (Channel, OwnedFd, OwnedFd) {
-        let ((input, to), (from, output)) = (pipe().unwrap(), pipe().unwrap());
-        for fd in [&input, &output] {
-            rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).unwrap();
-        }
-        let channel = Channel {
-            input,
-            output,
-            decoder: Decoder::default(),
-            queue: Vec::new(),
-            sent: 0,
-            frames: 0,
-            digest: Sha256::new(),
-            alive: None,
-            over_disk: false,
-            hurry: false,
-        };
+        let (channel, (to, from)) = Channel::for_tests();
         (channel, to, from)
     }
 

@@ -82,6 +82,16 @@ fn below(top: u32, all: &[(u32, u32)]) -> Vec<u32> {
     found
 }
 
+/// The beginning of a process's command line, words ended by NUL; empty where it is hidden. A step can make one of
+/// several megabytes, and nobody shows more than a line of it.
+pub fn command_line(pid: u32) -> Vec<u8> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    // What could be read is what there is.
+    let _ = fs::File::open(format!("/proc/{pid}/cmdline")).and_then(|file| file.take(4096).read_to_end(&mut bytes));
+    bytes
+}
+
 /// Every process that is seen, with its parent.
 fn processes() -> Vec<(u32, u32)> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };

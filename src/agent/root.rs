@@ -8,10 +8,12 @@ use crate::etc;
 use crate::frame::{Bytes, Frame, Payload, Spec};
 use crate::linux::namespaces::set_mount_attributes;
 use crate::linux::{CallError, Named};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
@@ -331,28 +333,20 @@ impl Root {
     }
 
     /// overlayfs with `userxattr`, so that its marks are readable without rights over the host and a change directory
-    /// can be a layer of a later step. The layers are bound to short names first: paths in mount options would need
-    /// escaping, and all of them have to fit into one page.
+    /// can be a layer of a later step. The layers are named by descriptors: paths in mount options would need escaping,
+    /// all of them have to fit into one page, and the step could read them in its `/proc/mounts`.
     fn overlay(&self, layers: &[&Path], scratch: &Path, work: &Path) -> Result<(), CallError> {
-        let stage = self.directory("/.layers")?;
-        mount("tmpfs", &stage, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, "mode=700,size=1m")?;
-        let result = (|| {
-            let mut lower = String::new();
-            for (n, layer) in layers.iter().enumerate() {
-                self.bind(layer, &format!("/.layers/{n}"), READ_ONLY | NO_SUID | NO_DEV)?;
-                lower = if n == 0 { "0".to_owned() } else { format!("{lower}:{n}") };
-            }
-            self.bind(scratch, "/.layers/s", NO_SUID | NO_DEV)?;
-            std::env::set_current_dir(&stage).named(|| "enter the layers".to_owned())?;
-            let options = format!("lowerdir={lower},upperdir=s/changes,workdir=s/overlay,userxattr");
-            let mounted = mount("overlay", work, "overlay", MountFlags::NOSUID | MountFlags::NODEV, &options);
-            std::env::set_current_dir("/").named(|| "leave the layers".to_owned())?;
-            mounted
-        })();
-        // The overlay keeps its own references; the names are not needed any more.
-        rustix::mount::unmount(&stage, UnmountFlags::DETACH).named(|| "unmount the layers".to_owned())?;
-        fs::remove_dir(&stage).named(|| "remove the layers".to_owned())?;
-        result
+        let open = |path: &Path| {
+            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .named(|| format!("open {}", path.display()))
+        };
+        let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let lowers = layers.iter().map(|layer| open(layer)).collect::<Result<Vec<_>, _>>()?;
+        let (changes, overlay) = (open(&scratch.join("changes"))?, open(&scratch.join("overlay"))?);
+        let lower: Vec<String> = lowers.iter().map(name).collect();
+        let options =
+            format!("lowerdir={},upperdir={},workdir={},userxattr", lower.join(":"), name(&changes), name(&overlay));
+        mount("overlay", work, "overlay", MountFlags::NOSUID | MountFlags::NODEV, &options)
     }
 
     /// pivot_root(2) onto the new root, and away with the old one.

@@ -2,7 +2,7 @@
 
 use super::observe::Facts;
 use super::{Failure, here};
-use crate::frame::Manifest;
+use crate::frame::{Manifest, UNENFORCEABLE};
 use crate::linux::cgroup::Groups;
 use crate::linux::landlock::Rules;
 use crate::linux::notify::Listener;
@@ -156,7 +156,7 @@ pub fn start(
             // Until the child has a table of its own, what we close is closed for it as well.
             let listener = listener(&mut failed, pid).map_err(|e| Failure::new("witness", e))?;
             if let (true, Err(why)) = (broker, &listener) {
-                return Err(Failure::new("broker", why));
+                return Err(Failure::new(UNENFORCEABLE, why));
             }
             drop((report, null));
             if terminal.is_some() {

@@ -4,14 +4,14 @@
 use super::channel::{Channel, Gone};
 use super::complaint::Complaint;
 use super::escalation::{Due, Escalation};
-use super::family::Family;
+use super::family::{self, Family};
 use super::here::Without;
 use super::relay::Relay;
 use super::walls::Behind;
 use super::witness::Witness;
 use super::{Ended as Over, Failure};
 use super::{observe, spawn};
-use crate::frame::{Bytes, Ended, Frame, Manifest, ToAgent};
+use crate::frame::{Bytes, Ended, Frame, Manifest, ToAgent, UNENFORCEABLE};
 use crate::linux::notify::Listener;
 use crate::linux::process::{self, Reaped, Status};
 use rustix::fs::OFlags;
@@ -53,7 +53,7 @@ pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result
     if let (Some(_), Err(why)) = (&relay, &started.listener) {
         process::signal_all(libc::SIGKILL);
         let message = format!("nothing can be relayed where calls can't be watched: {why}");
-        return Err(Failure::new("relay", message).into());
+        return Err(Failure::new(UNENFORCEABLE, message).into());
     }
     observed.push(observe::witness(&started.listener.as_ref().map(|_| ()).map_err(Clone::clone)));
     channel.send(&Frame::Ready { observed });
@@ -279,23 +279,27 @@ impl Watch {
         match request {
             ToAgent::Pause {} => {
                 if self.timers.pause(now) {
+                    self.witness.pause();
                     self.family.signal(libc::SIGSTOP);
                     channel.send(&Frame::Paused { paused: true });
                 }
             }
             ToAgent::Resume {} => {
                 if self.timers.resume(now) {
+                    self.witness.resume();
                     self.family.signal(libc::SIGCONT);
                     channel.send(&Frame::Paused { paused: false });
                 }
             }
             ToAgent::Cancel {} => {
+                self.witness.resume();
                 if self.timers.cancel(now) {
                     self.ended.cancelled = true;
                     self.terminate_all();
                 }
             }
             ToAgent::Kill {} => {
+                self.witness.resume();
                 self.ended.cancelled = true;
                 if self.timers.kill(now) {
                     self.kill_all(channel);
@@ -366,7 +370,7 @@ fn describe(pid: u32) -> Option<String> {
     if tail.trim_start().starts_with(['Z', 'X']) {
         return None;
     }
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = family::command_line(pid);
     let line = String::from_utf8_lossy(&line);
     let words: Vec<&str> = line.split('\0').filter(|word| !word.is_empty()).collect();
     let text = if words.is_empty() { head.split_once('(')?.1.to_owned() } else { words.join(" ") };

@@ -3,7 +3,7 @@
 
 use super::relay::{self, Relay};
 use super::{Cell, CellError, Conversation, Handle, Live, Walls};
-use crate::frame::{Decoder, Ended, Frame, Manifest, Observed, Payload, ToAgent};
+use crate::frame::{Decoder, Ended, Frame, Manifest, Observed, Payload, ToAgent, UNENFORCEABLE};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// How long an agent may be late beyond every budget that it was given.
@@ -40,10 +41,24 @@ pub struct Finished {
     pub tar: PathBuf,
 }
 
-/// Leads the whole conversation: launch, handshake, passing everything but `hello`, `tar` and `end` to `frames`,
-/// writing the tar to `tar_to`, verifying what `end` says, acknowledging it, saying bye and waiting for the process.
-///
-/// Dropping the future ends the cell. When `control` closes, the conversation goes on without it.
+/// A cell whose conversation is over: everything that ran in it is dead, its first process leaves, and the kernel takes
+/// its namespaces down, which takes longer than anything that the agent does at the end. Until then its scratch directory
+/// is in use. Dropping it waits for nothing.
+#[derive(Debug)]
+pub struct Leaving(JoinHandle<()>);
+
+impl Leaving {
+    /// Waits until nothing of the cell is left, with some patience and then with force.
+    pub async fn gone(self) {
+        if let Err(error) = self.0.await
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+/// Leads the whole conversation, see [`talk`], and waits until nothing of the cell is left.
 ///
 /// # Errors
 /// [`CellError`]: there is no result then, whatever frames came before.
@@ -55,6 +70,26 @@ pub async fn run<C: Cell>(
     control: mpsc::Receiver<ToAgent>,
     frames: mpsc::Sender<Frame>,
 ) -> Result<Finished, CellError> {
+    let (finished, leaving) = talk(cell, walls, manifest, tar_to, control, frames).await?;
+    leaving.gone().await;
+    Ok(finished)
+}
+
+/// Leads the conversation: launch, handshake, passing everything but `hello`, `tar` and `end` to `frames`, writing the
+/// tar to `tar_to`, verifying what `end` says, acknowledging it and saying bye. Must be called inside a runtime.
+///
+/// Dropping the future ends the cell. When `control` closes, the conversation goes on without it.
+///
+/// # Errors
+/// [`CellError`]: there is no result then, whatever frames came before. Nothing of the cell is left.
+pub async fn talk<C: Cell>(
+    cell: &C,
+    walls: &Walls,
+    manifest: Manifest,
+    tar_to: &Path,
+    control: mpsc::Receiver<ToAgent>,
+    frames: mpsc::Sender<Frame>,
+) -> Result<(Finished, Leaving), CellError> {
     let Live { to, from, errors, mut handle } = cell.launch(walls).await?;
     let last_words = tokio::spawn(last_words(errors));
     let (say, said) = mpsc::unbounded_channel();
@@ -75,7 +110,7 @@ pub async fn run<C: Cell>(
         finished: Finished { tar: tar_to.to_owned(), ..Finished::default() },
     };
     // Side by side: an agent that does not read must not keep us from hearing it, nor from giving up on it.
-    let mut talked = tokio::select! {
+    let talked = tokio::select! {
         biased;
         talked = talk.lead() => talked,
         () = &mut speak => unreachable!("its sender is the talk's"),
@@ -92,18 +127,19 @@ pub async fn run<C: Cell>(
     }
     // Closes every connection of the cell.
     drop((relay, say));
-    leave(handle.as_mut(), speak).await;
-    if let Err(CellError::Cut(_) | CellError::Frame(_) | CellError::Protocol(_)) = talked {
-        let words = tokio::time::timeout(LEAVING, last_words).await.ok().and_then(Result::ok).unwrap_or_default();
-        // Nothing but a panic of the agent comes this way; its frames may have been cut by it anywhere.
-        if words.contains("panicked at") {
-            talked = Err(CellError::Panicked(words));
-        } else if let Err(CellError::Cut(why)) = &mut talked {
-            *why = words;
-        }
+    let leaving = Leaving(tokio::spawn(async move { leave(handle.as_mut(), speak).await }));
+    let Err(error) = talked else { return Ok((finished, leaving)) };
+    leaving.gone().await;
+    if !matches!(error, CellError::Cut(_) | CellError::Frame(_) | CellError::Protocol(_)) {
+        return Err(error);
     }
-    talked?;
-    Ok(finished)
+    let words = tokio::time::timeout(LEAVING, last_words).await.ok().and_then(Result::ok).unwrap_or_default();
+    Err(match error {
+        // Nothing but a panic of the agent comes this way; its frames may have been cut by it anywhere.
+        _ if words.contains("panicked at") => CellError::Panicked(words),
+        CellError::Cut(_) => CellError::Cut(words),
+        other => other,
+    })
 }
 
 /// Says to the agent what it is to be told: what `said` brings first, then what the relay has for it. Over when the
@@ -250,7 +286,7 @@ impl Talk {
             }
             Frame::Refused { path, why } => self.finished.refused.push((path.clone(), why.clone())),
             Frame::Broken { stage, message } => {
-                if self.manifest.is_some() {
+                if self.manifest.is_some() || stage == UNENFORCEABLE {
                     return Err(CellError::Walls { stage: stage.clone(), message: message.clone() });
                 }
                 if stage == "panic" {

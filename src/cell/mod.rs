@@ -1,7 +1,7 @@
 //! The walls around one step. One step, one cell.
 //!
 //! [`Walls`] is a description: plain data, nothing acts on it here. A [`Cell`] raises them and hands back a stream on
-//! which the agent speaks frames; [`run`] leads the conversation with it. After `hello` the kinds can't be told apart.
+//! which the agent speaks frames; [`talk`] leads the conversation with it. After `hello` the kinds can't be told apart.
 //! What a step's end means is not decided here.
 
 pub mod container;
@@ -16,7 +16,7 @@ pub mod scripted;
 mod terminal;
 
 pub use container::Container;
-pub use conversation::{Finished, run};
+pub use conversation::{Finished, Leaving, run, talk};
 pub use handshake::{Conversation, Wrong};
 pub use here::Here;
 pub use namespaces::{Namespaces, Probe, Unavailable, probe, trials};

@@ -10,7 +10,7 @@ mod stream;
 
 pub use resolver::{Resolver, Resolving};
 
-use crate::frame::{Bytes, Frame, Policy, ToAgent, Verdict, WINDOW};
+use crate::frame::{Bytes, Frame, Policy, ToAgent, Verdict, WINDOW, datagram_cost};
 use crate::network::{Target, address};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -90,6 +90,8 @@ struct Entry {
     credit: Arc<Semaphore>,
     /// How many bytes of the agent's wait here: at most [`WINDOW`], or it does not keep to the protocol.
     held: Arc<AtomicUsize>,
+    /// What is sent are datagrams, each of which costs something.
+    datagrams: bool,
 }
 
 impl Shared {
@@ -122,10 +124,13 @@ impl Relay {
             Frame::Sent { stream, bytes } => {
                 let mut state = self.shared.state();
                 let Some(entry) = state.lines.get(&stream) else { return };
-                let held = entry.held.fetch_add(bytes.0.len(), Ordering::Relaxed) + bytes.0.len();
-                let told = if held > WINDOW as usize { Told::Reset } else { Told::Bytes(bytes.0) };
-                if entry.told.send(told).is_err() {
-                    state.lines.remove(&stream);
+                let cost = if entry.datagrams { datagram_cost(bytes.0.len()) as usize } else { bytes.0.len() };
+                let over = entry.held.fetch_add(cost, Ordering::Relaxed) + cost > WINDOW as usize;
+                if over || entry.told.send(Told::Bytes(bytes.0)).is_err() {
+                    // Gone at once, or what it goes on sending would be kept.
+                    if let Some(entry) = state.lines.remove(&stream) {
+                        let _ = entry.told.send(Told::Reset);
+                    }
                 }
             }
             Frame::Shut { stream, reset } => {
@@ -246,8 +251,12 @@ impl Shared {
             return Err((errno::MFILE, ""));
         }
         let (told, inbox) = mpsc::unbounded_channel();
-        let entry =
-            Entry { told, credit: Arc::new(Semaphore::new(WINDOW as usize)), held: Arc::new(AtomicUsize::new(0)) };
+        let entry = Entry {
+            told,
+            credit: Arc::new(Semaphore::new(WINDOW as usize)),
+            held: Arc::new(AtomicUsize::new(0)),
+            datagrams: matches!(transport, Transport::Udp),
+        };
         let line = Line {
             stream,
             inbox,

@@ -11,6 +11,10 @@ pub struct EnvVars {
     pub ci: bool,
     /// `GITHUB_ACTIONS=true`: groups and annotations are understood by who reads our output.
     pub github_actions: bool,
+    /// `GITHUB_STEP_SUMMARY`: the file that takes the page of this step, in Markdown.
+    pub github_summary: Option<PathBuf>,
+    /// `PRE_COMMIT_TO_REF` and `PRE_COMMIT_LOCAL_BRANCH`: what is pushed, where a hook framework has read git's list.
+    pub framework_push: Option<(String, String)>,
     /// `FIRSTTRY_DISABLE_AUTO_PARITY`: no bootstrap by itself.
     pub disable_auto: bool,
     /// `FT_PARITY_EXPLAIN`: like `--explain`.
@@ -49,6 +53,10 @@ impl EnvVars {
         EnvVars {
             ci: flag("CI"),
             github_actions: flag("GITHUB_ACTIONS"),
+            github_summary: dir("GITHUB_STEP_SUMMARY"),
+            framework_push: text("PRE_COMMIT_TO_REF")
+                .filter(|to| !to.is_empty())
+                .map(|to| (to, text("PRE_COMMIT_LOCAL_BRANCH").unwrap_or_default())),
             disable_auto: flag("FIRSTTRY_DISABLE_AUTO_PARITY"),
             explain: flag("FT_PARITY_EXPLAIN"),
             changed_only: flag("FT_CHANGED_ONLY"),

@@ -6,16 +6,20 @@ use super::runs;
 use crate::cell::AnyCell;
 use crate::cell::container::{Container, OpenError};
 use crate::code::ParityCode;
+use crate::engine::labels::{Labels, Owner};
 use crate::engine::{Engine, EngineError, Where};
 use crate::environment::contained::{self, Place};
 use crate::environment::interpreter::Interpreter;
 use crate::environment::lib_dir;
 use crate::finding::Finding;
 use crate::lock::Lock;
+use crate::plan;
 use crate::plan::inputs::ContainerFacts;
 use crate::repo::Repo;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+/// Seconds after which nobody can need what a run made.
+const DEADLINE: u64 = 24 * 3600;
 
 /// What container mode is made of.
 pub(super) struct Contained {
@@ -63,7 +67,18 @@ pub(super) async fn open(
     let engine = Engine::connect(&places).await?;
     let lib = lib_dir::ready(&repo.state_dir().join("lib")).map_err(|error| broken(&error))?;
     let names = [format!("{name}@{digest}"), digest.to_owned()];
-    let cell = match Container::open(engine, &names, &lib, labels(repo)).await {
+    let owner = Owner::this();
+    let labels = Labels {
+        run: runs::new_id(jiff::Timestamp::now()),
+        deadline: engine.now().saturating_add(DEADLINE),
+        repository: repo.root.display().to_string(),
+        environment: None,
+        owner: owner.clone(),
+    };
+    // What dead runs left goes while the image is looked at; what can't be removed is tried again by the next one.
+    let sweeper = engine.clone();
+    let (opened, _) = tokio::join!(Container::open(engine, &names, &lib, labels), sweeper.sweep(&owner));
+    let cell = match opened {
         Ok(cell) => cell,
         Err(OpenError::Engine(error)) => return Err(error.into()),
         Err(error) => {
@@ -96,16 +111,24 @@ pub(super) async fn open(
     Ok(Contained { cell, interpreter })
 }
 
-/// What everything that this run makes in an engine is marked with.
-fn labels(repo: &Repo) -> HashMap<String, String> {
-    let now = jiff::Timestamp::now();
-    let deadline = now.as_second() + 24 * 3600;
-    [
-        ("ft.run", runs::new_id(now)),
-        ("ft.owner", std::process::id().to_string()),
-        ("ft.deadline", deadline.to_string()),
-        ("ft.repository", repo.root.display().to_string()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into()
+/// The same for a command that is no run; none where container mode does not apply.
+pub(super) fn now(
+    context: &Context,
+    repo: &Repo,
+    lock: &Lock,
+    request: &plan::inputs::Request,
+) -> Result<Option<Result<Contained, Finding>>, (String, String)> {
+    if !plan::wants_container(lock, request) {
+        return Ok(None);
+    }
+    let broken = |error: std::io::Error| (error.to_string(), String::new());
+    let state = repo.state_dir();
+    fs_err::create_dir_all(&state).map_err(broken)?;
+    let folder = crate::leftovers::folder_in(&state).map_err(broken)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
+    match runtime.block_on(open(context, repo, lock, &lock.python, folder.path())) {
+        Ok(contained) => Ok(Some(Ok(contained))),
+        Err(NoContainer::Refused(finding)) => Ok(Some(Err(finding))),
+        Err(NoContainer::Broken(message, hint)) => Err((message, hint)),
+    }
 }

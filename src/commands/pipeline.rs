@@ -23,7 +23,7 @@ use crate::plan::inputs::{Command, EnvironmentFacts, Request};
 use crate::plan::{self, Plan};
 use crate::repo::Repo;
 use crate::session::recorder::{self, Recorder};
-use crate::session::{self, Signals, World};
+use crate::session::{self, Departures, Signals, World};
 use crate::snapshot;
 use crate::ui::Face;
 use std::path::{Path, PathBuf};
@@ -83,19 +83,19 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     let publish_wanted = job.publish;
     let mut recorder = Recorder::start(&run_dir, face, first)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut departures, mut container) = (Departures::default(), None);
     let failure = runtime.block_on(async {
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
             Err(error) => return Some(Stop::broken("signals", error)),
         };
         let (recorder, signals) = (&mut recorder, &mut signals);
-        Drive { context, repo, job: &job, run_dir: &run_dir, recorder, signals, container: None }
+        let (departures, container) = (&mut departures, &mut container);
+        Drive { context, repo, job: &job, run_dir: &run_dir, recorder, signals, departures, container }
             .all()
             .await
             .err()
     });
-    // Threads that still read a large tree must not hold up an interrupted run.
-    runtime.shutdown_background();
     if let Some(stop) = failure {
         recorder.record(stop.event());
         let waiting: Vec<String> = recorder
@@ -111,6 +111,15 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     }
     recorder.finish();
     let tails = runs::tails(&run_dir, &recorder.outcome);
+    // Their folders go now.
+    runtime.block_on(async {
+        departures.all().await;
+        if let Some(container) = &container {
+            Container::close(container).await;
+        }
+    });
+    // Threads that still read a large tree must not hold up an interrupted run.
+    runtime.shutdown_background();
     if let Err(error) = publish::finish(run_lock.as_ref(), repo, run, &recorder.outcome, publish_wanted) {
         // A verdict whose report is not there, or is an older one's, is no verdict.
         let hint = "free some disk space or mend the permissions, then run again".to_owned();
@@ -156,17 +165,15 @@ struct Drive<'a> {
     run_dir: &'a Path,
     recorder: &'a mut Recorder,
     signals: &'a mut Signals,
+    /// Cells that are left behind.
+    departures: &'a mut Departures,
     /// The containers of container mode.
-    container: Option<Container>,
+    container: &'a mut Option<Container>,
 }
 
 impl Drive<'_> {
     async fn all(mut self) -> Result<(), Stop> {
-        let done = self.stages().await;
-        if let Some(container) = &self.container {
-            container.close().await;
-        }
-        match done {
+        match self.stages().await {
             Err(Stop::Judged) => Ok(()),
             other => other,
         }
@@ -174,7 +181,7 @@ impl Drive<'_> {
 
     /// A cell of this run.
     fn cell(&self, kind: CellKind, terminal: bool) -> AnyCell {
-        match &self.container {
+        match &*self.container {
             Some(container) => AnyCell::Container(container.clone()),
             None => AnyCell::of(kind, terminal),
         }
@@ -214,7 +221,7 @@ impl Drive<'_> {
             }
         };
         if let Ok(contained) = &opened {
-            self.container = Some(contained.cell.clone());
+            *self.container = Some(contained.cell.clone());
         }
         self.recorder.stage_finished(stage, opened.as_ref().map_or("can't be had", |_| "there"));
         Ok(Some(opened))
@@ -287,7 +294,7 @@ impl Drive<'_> {
         }
         let lent = self.lend_terminal()?;
         let cell = self.cell(plan.cell, world.terminal);
-        session::steps(self.recorder, &cell, &world, &plan, self.signals).await;
+        *self.departures = session::steps(self.recorder, &cell, &world, &plan, self.signals).await;
         drop(lent);
         if collects {
             // The tree was looked at before the environment was built, and taken after it: only if both are the same tree

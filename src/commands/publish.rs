@@ -61,6 +61,16 @@ pub(super) fn sweep(repo: &Repo) {
     cell::sweep();
 }
 
+/// Adds the page of a run to the file that GitHub Actions shows for this step, where there is one.
+pub(super) fn step_summary(context: &super::context::Context, outcome: &Outcome) {
+    let Some(path) = &context.vars.github_summary else { return };
+    let page = crate::report::markdown::page(outcome);
+    let added = fs_err::OpenOptions::new().append(true).create(true).open(path);
+    if let Err(error) = added.and_then(|mut file| file.write_all(page.as_bytes())) {
+        ui::warning(&format!("the page of this step could not be written: {error}"), None);
+    }
+}
+
 /// Writes the run's reports into its folder, publishes under the lock to `artifacts/` where that is wanted, and removes what only the
 /// run itself needed. What can't be removed is said.
 ///

@@ -49,6 +49,7 @@ pub(super) fn run(context: &Context, args: &Run, ci: bool) -> ExitCode {
     };
     match pipeline::execute(context, &repo, job, ui::Face::new(context.style.clone())) {
         Ok(done) => {
+            super::publish::step_summary(context, &done.outcome);
             if args.json {
                 ui::bytes(&report::json::json(&done.outcome));
             }
@@ -105,7 +106,16 @@ fn print_plan(context: &Context, repo: &crate::repo::Repo, request: &Request, js
             let untracked = crate::facts::git::tree_state(repo, &request.source)
                 .map(|state| survey::untracked(&state))
                 .unwrap_or_default();
-            let asked = survey::Asked { source: &request.source, python: &lock.python, untracked, cells: true, contained: None };
+            let opened = match super::contained::now(context, repo, &lock, request) {
+                Ok(opened) => opened,
+                Err((message, hint)) => {
+                    ui::error(&message, Some(&hint).filter(|hint| !hint.is_empty()).map(String::as_str));
+                    return ExitCode::INFRASTRUCTURE;
+                }
+            };
+            let contained = opened.as_ref();
+            let asked =
+                survey::Asked { source: &request.source, python: &lock.python, untracked, cells: true, contained };
             let survey = survey::survey(context, repo, &lock, asked);
             plan::plan(&lock, &survey.facts, request)
         }

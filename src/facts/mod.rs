@@ -3,6 +3,7 @@
 //! Findings are made from facts by the plan; nothing here decides what a fact means.
 
 pub mod collection;
+pub mod contents;
 pub mod engines;
 pub mod files;
 pub mod git;

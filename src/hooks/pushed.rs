@@ -13,6 +13,19 @@ pub struct PushedRef {
     pub remote_oid: Option<String>,
 }
 
+impl PushedRef {
+    /// What a hook framework says is pushed: an object, and the branch where it knows one.
+    #[must_use]
+    pub fn of_framework(oid: &str, branch: &str) -> PushedRef {
+        PushedRef {
+            local_ref: if branch.is_empty() { "named by the hook framework".to_owned() } else { branch.to_owned() },
+            local_oid: oid.to_owned(),
+            remote_ref: String::new(),
+            remote_oid: None,
+        }
+    }
+}
+
 /// Reads githooks(5), pre-push: `LOCAL OBJECT REMOTE OBJECT`, one line per ref. A deletion pushes nothing and is left
 /// out. The local name may hold spaces, so a line is read from its end.
 ///

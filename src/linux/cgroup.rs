@@ -141,12 +141,14 @@ impl Groups {
             return None;
         }
         self.directories.push(directory.clone());
-        self.members.push(File::options().write(true).open(directory.join("cgroup.procs")).ok()?);
+        // Not `cgroup.procs`: moving a process waits until no CPU is in a fork or exit (an RCU grace period, 5 to 20 ms),
+        // moving the thread that asks does not, and whoever joins has only one.
+        self.members.push(File::options().write(true).open(directory.join("tasks")).ok()?);
         Some(directory)
     }
 
-    /// Moves this process into the groups. It may stand behind any wall by then: the files were opened before, and the
-    /// kernel asks for the rights of who opened them.
+    /// Moves this process, which must have one thread only, into the groups. It may stand behind any wall by then: the
+    /// files were opened before, and the kernel asks for the rights of who opened them.
     ///
     /// # Errors
     /// ENODEV where somebody removed the group.

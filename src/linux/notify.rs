@@ -8,6 +8,11 @@ use super::check;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+/// `SECCOMP_IOCTL_NOTIF_SET_FLAGS` and `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP` of linux/seccomp.h: who calls and who answers
+/// run in turns, so the one is woken on the CPU of the other. Waking a CPU that sleeps takes longer than the answer.
+const SET_FLAGS: libc::Ioctl = 0x4008_2104;
+const SYNC_WAKE_UP: libc::c_ulong = 1;
+
 /// The watcher's end of a filter.
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
@@ -40,7 +45,10 @@ impl Listener {
         // SAFETY: asks for a flag of a number; a wrong one is an error of the call.
         check(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
         // SAFETY: the child made it in the shared table and has its own copy by now; nobody here owns this number.
-        Ok(Listener(unsafe { OwnedFd::from_raw_fd(number) }))
+        let listener = Listener(unsafe { OwnedFd::from_raw_fd(number) });
+        // SAFETY: takes two numbers. Before Linux 6.6 it is no request, and both sides are woken as ever.
+        unsafe { libc::ioctl(number, SET_FLAGS, SYNC_WAKE_UP) };
+        Ok(listener)
     }
 
     fn ask<T>(&self, request: libc::Ioctl, argument: &mut T) -> io::Result<libc::c_int> {

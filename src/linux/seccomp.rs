@@ -91,6 +91,7 @@ const OPEN_TREE_ATTR: libc::c_long = 467;
 const LISTMOUNT: libc::c_long = 458;
 const STATMOUNT: libc::c_long = 457;
 const QUOTACTL_FD: libc::c_long = 443;
+const MEMFD_SECRET: libc::c_long = 447;
 /// The same, of Linux 6.6, 6.13 and 6.17.
 const FCHMODAT2: libc::c_long = 452;
 const SETXATTRAT: libc::c_long = 463;
@@ -135,6 +136,8 @@ const TABLE: &[Row] = &[
     (libc::SYS_process_vm_readv, Always, Permission),
     (libc::SYS_process_vm_writev, Always, Permission),
     (libc::SYS_kcmp, Always, Permission),
+    // Memory that the kernel reads and nobody else: an address in it would be connected to, and no watcher could say where.
+    (MEMFD_SECRET, Always, Unknown),
     // prlimit(2) asks for equal uids only, not for the right to trace: the limits of PID 1 stay.
     (libc::SYS_prlimit64, Is(0, 1), Permission),
     (libc::SYS_sched_setaffinity, Is(0, 1), Permission),

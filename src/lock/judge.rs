@@ -399,8 +399,14 @@ fn container(notes: &Notes<'_>, raw: RawContainer, version: u64) -> Result<Conta
         return Err(notes.expected(&place.key("platform"), "a platform such as \"linux/amd64\""));
     }
     let diff_ids = raw.diff_ids.unwrap_or_default().into_iter().enumerate();
+    if raw.contents.as_ref().is_some_and(|contents| !contents.is_whole()) {
+        return Err(
+            notes.expected(&place.key("contents"), "digests of 64 hexadecimal digits; `ft lock --image` writes them")
+        );
+    }
     Ok(Container {
         force,
+        contents: raw.contents,
         config_digest: raw.config_digest.map(|text| digest(&place.key("config_digest"), &text)).transpose()?,
         diff_ids: diff_ids
             .map(|(at, text)| digest(&place.key("diff_ids").index(at), &text))

@@ -6,6 +6,7 @@
 
 pub mod closure;
 pub mod collection;
+pub mod contents;
 pub mod edit;
 pub mod error;
 pub mod fresh;
@@ -238,6 +239,8 @@ pub struct Container {
     pub diff_ids: Vec<String>,
     /// `linux/amd64`.
     pub platform: Option<String>,
+    /// What the image gives to Python, measured.
+    pub contents: Option<contents::Contents>,
 }
 
 /// The kinds of cells, weakest first.

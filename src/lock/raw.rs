@@ -2,6 +2,7 @@
 //! so what a doc comment says here is what an editor shows. An absent field and a `null` are the same here; the parser
 //! tells them apart before.
 
+use super::contents::Contents;
 use super::{CellKind, OnAdded, Project, PythonMatch, Severity};
 use crate::step::Gate;
 use indexmap::IndexMap;
@@ -277,6 +278,9 @@ pub struct RawContainer {
     /// `linux/amd64`.
     #[schemars(extend("x-since-version" = 2))]
     pub platform: Option<String>,
+    /// What the image gives to Python, measured: what `ft ci` compares inside of a job that runs in it.
+    #[schemars(extend("x-since-version" = 2))]
+    pub contents: Option<Contents>,
 }
 
 /// How strong the walls must be.

@@ -26,8 +26,15 @@ pub enum Class {
     Reserved,
 }
 
-/// Metadata services outside of link-local: AWS over IPv6, Alibaba, Oracle, Azure.
-const METADATA_V6: [Ipv6Addr; 1] = [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)];
+/// Metadata services outside of link-local. Over IPv6: AWS, its pods' credentials, Google, Oracle, Scaleway.
+const METADATA_V6: [Ipv6Addr; 5] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+];
+/// And over IPv4: Alibaba, Oracle, Azure.
 const METADATA_V4: [Ipv4Addr; 4] = [
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(100, 100, 100, 200),
@@ -97,6 +104,11 @@ fn v6(address: Ipv6Addr) -> Class {
             Class::Reserved
         }
         [0x2000..=0x3fff, ..] => Class::Public,
+        // Translated by somebody's own gateway (RFC 8215), with a prefix whose length only he knows.
+        [0x64, 0xff9b, 1, ..] => {
+            let refused = |class: &Class| matches!(class, Class::Metadata | Class::LinkLocal | Class::Loopback);
+            translated(address.octets()).map(v4).into_iter().find(refused).unwrap_or(Class::Reserved)
+        }
         // Only what carries an IPv4 address is anything else than reserved here.
         _ => match embedded(segments).map(v4) {
             Some(Class::Public) => Class::Public,
@@ -109,6 +121,13 @@ fn v6(address: Ipv6Addr) -> Class {
         (Class::Public, Some(inner)) => inner,
         (plain, _) => plain,
     }
+}
+
+/// The IPv4 addresses that an IPv6 address behind a prefix of 48, 56, 64 and 96 bits carries, RFC 6052 section 2.2: byte
+/// 8 is none of theirs.
+fn translated(octets: [u8; 16]) -> [Ipv4Addr; 4] {
+    let of = |at: [usize; 4]| Ipv4Addr::from(at.map(|at| octets[at]));
+    [of([6, 7, 9, 10]), of([7, 9, 10, 11]), of([9, 10, 11, 12]), of([12, 13, 14, 15])]
 }
 
 /// The IPv4 address that an IPv6 address carries.
@@ -239,6 +258,7 @@ mod tests {
             (Class::Private, &["10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1"]),
             (Class::Private, &["fc00::1", "fd12:3456::1", "fec0::1"]),
             (Class::Metadata, &["169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"]),
+            (Class::Metadata, &["fd00:ec2::23", "fd20:ce::254", "fd00:c1::a9fe:a9fe", "fd00:42::42"]),
             (Class::LinkLocal, &["169.254.0.1", "169.254.170.2", "fe80::1", "febf::1"]),
             (Class::Loopback, &["127.0.0.1", "127.255.255.255", "::1"]),
             (Class::Nobody, &["0.0.0.0", "255.255.255.255", "224.0.0.1", "239.255.255.250", "::", "ff02::1"]),
@@ -272,6 +292,13 @@ mod tests {
             // Teredo: 10.0.0.1 with all bits turned.
             ("2001:0:4136:e378:8000:63bf:f5ff:fffe", Class::Private),
             ("2606:4700::5efe:a00:1", Class::Private),
+            // 169.254.169.254 and 127.0.0.1 behind each length of somebody's own prefix.
+            ("64:ff9b:1:a9fe:a9:fe00::", Class::Metadata),
+            ("64:ff9b:1:ffa9:fe:a9fe::", Class::Metadata),
+            ("64:ff9b:1:ffff:a9:fea9:fe00:0", Class::Metadata),
+            ("64:ff9b:1::a9fe:a9fe", Class::Metadata),
+            ("64:ff9b:1::7f00:1", Class::Loopback),
+            ("64:ff9b:1::a00:1", Class::Reserved),
         ] {
             assert_eq!(class(text), class_of, "{text}");
         }

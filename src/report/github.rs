@@ -157,7 +157,22 @@ fn command(annotation: &Annotation) -> String {
     let kind = if annotation.warning { "warning" } else { "error" };
     let file = annotation.file.as_ref().map(|file| format!("file={},", property(file))).unwrap_or_default();
     let line = annotation.line.map(|line| format!("line={line},")).unwrap_or_default();
-    format!("::{kind} {file}{line}title={}::{}", property(&annotation.title), data(&annotation.message))
+    format!(
+        "::{kind} {file}{line}title={}::{}",
+        property(&cut(&annotation.title, LONGEST_TITLE)),
+        data(&cut(&annotation.message, LONGEST))
+    )
+}
+
+/// Bytes of a message and of a title that are surely kept (64 KiB and 255 characters, "Check runs" of GitHub's REST
+/// reference): a longer annotation is dropped whole.
+const LONGEST: usize = 16 * 1024;
+const LONGEST_TITLE: usize = 200;
+
+fn cut(text: &str, longest: usize) -> String {
+    let end =
+        text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= longest).last().unwrap_or(0);
+    if end == text.len() { text.to_owned() } else { format!("{}...", &text[..end]) }
 }
 
 /// Escapes of the toolkit's `command.ts`.
@@ -191,6 +206,13 @@ mod tests {
         let errors: Vec<_> = lines.iter().filter(|line| line.starts_with("::error")).collect();
         assert_eq!(errors.len(), 10);
         assert!(errors[9].ends_with("more in the log and in artifacts/parity_report.json"), "{}", errors[9]);
+    }
+
+    #[test]
+    fn a_message_of_any_length_is_one_that_is_kept() {
+        let mut outcome = sample::failed();
+        outcome.steps[1].tests.as_mut().unwrap().tests[0].message = "\u{e9}".repeat(100_000);
+        assert!(annotations(&outcome).iter().all(|line| line.len() < 64 * 1024));
     }
 
     /// The lines that the runner would take as commands: those outside of a stop, as its own reader does it.

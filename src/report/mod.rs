@@ -9,6 +9,7 @@ pub mod fields;
 pub mod github;
 pub mod json;
 pub mod junit;
+pub mod markdown;
 pub mod neutral;
 pub mod page;
 pub mod plan;

@@ -1,7 +1,10 @@
 //! The one `select!`: performs what [`crate::run`] decides, and records what happens. It decides nothing itself.
 
+mod departures;
 pub mod recorder;
 mod step;
+
+pub use departures::Departures;
 
 use crate::cell::Cell;
 use crate::frame::ToAgent;
@@ -113,8 +116,16 @@ impl Signals {
     }
 }
 
-/// Runs every step of the plan, in its order and within its parallelism, and records what happens.
-pub async fn steps<C: Cell>(recorder: &mut Recorder, cell: &C, world: &World, plan: &Plan, signals: &mut Signals) {
+/// Runs every step of the plan, in its order and within its parallelism, and records what happens. Cells may still be
+/// leaving then: their folders are to stay until they are gone.
+pub async fn steps<C: Cell>(
+    recorder: &mut Recorder,
+    cell: &C,
+    world: &World,
+    plan: &Plan,
+    signals: &mut Signals,
+) -> Departures {
+    let mut departures = Departures::default();
     let mut run = Run::new(plan);
     let (notes, mut noted) = mpsc::channel::<Note>(256);
     let mut controls: HashMap<usize, mpsc::Sender<ToAgent>> = HashMap::new();
@@ -130,8 +141,13 @@ pub async fn steps<C: Cell>(recorder: &mut Recorder, cell: &C, world: &World, pl
                     let (control, controlled) = mpsc::channel(8);
                     controls.insert(i, control);
                     let (step, notes) = (&plan.steps[i], notes.clone());
+                    // An overlay must not lie over the changes of one that is still mounted.
+                    let needed = departures.of(&step.needs);
                     let keep = plan.steps.iter().any(|other| other.needs.contains(&step.id));
-                    running.push(async move { (i, step::perform(cell, world, step, keep, controlled, notes).await) });
+                    running.push(async move {
+                        needed.await;
+                        (i, step::perform(cell, world, step, keep, controlled, notes).await)
+                    });
                 }
                 Action::Record(event) => recorder.record(event),
                 Action::Send(to, message) => {
@@ -148,7 +164,7 @@ pub async fn steps<C: Cell>(recorder: &mut Recorder, cell: &C, world: &World, pl
             }
         }
         if finished {
-            break;
+            return departures;
         }
         tokio::select! {
             biased;
@@ -164,6 +180,9 @@ pub async fn steps<C: Cell>(recorder: &mut Recorder, cell: &C, world: &World, pl
             Some((i, over)) = running.next() => {
                 controls.remove(&i);
                 pausing.stands(i);
+                if let Some(leaving) = over.leaving {
+                    departures.add(&plan.steps[i].id, leaving);
+                }
                 // What the step said before its end comes before its end.
                 let mut said = Vec::new();
                 while let Ok(note) = noted.try_recv() {

@@ -2,12 +2,13 @@
 
 use super::World;
 use crate::artifacts;
-use crate::cell::{self, Cell, CellError, Mount, Walls, Work};
+use crate::cell::{self, Cell, CellError, Leaving, Mount, Walls, Work};
 use crate::code::ParityCode;
 use crate::escape::escaped;
 use crate::event::{Attempt, EventKind, Glimpse, StepEnd, Verdict, Wall};
 use crate::finding::Finding;
 use crate::frame::{self, Ended, Frame, Manifest, Observed, Policy, ToAgent};
+use crate::lock::CellKind;
 use crate::lock::host::HostPort;
 use crate::results::bandit::SecurityReport;
 use crate::results::coverage::Coverage;
@@ -33,6 +34,8 @@ pub(super) enum Note {
 #[derive(Debug)]
 pub(super) struct Over {
     pub(super) events: Vec<EventKind>,
+    /// Its cell, where there was one to the end and something may be left of it.
+    pub(super) leaving: Option<Leaving>,
 }
 
 /// The largest side result that is read, in bytes: it goes into memory, the record and the report.
@@ -150,10 +153,18 @@ pub(super) async fn perform<C: Cell>(
     control: mpsc::Receiver<ToAgent>,
     notes: mpsc::Sender<Note>,
 ) -> Over {
-    match lead(cell, world, step, keep, control, &notes).await {
-        Ok(over) => over,
-        Err(error) => Over { events: vec![gone_wrong(step, &error)] },
+    let mut leaving = None;
+    let events = match lead(cell, world, step, keep, control, &notes, &mut leaving).await {
+        Ok(events) => events,
+        Err(error) => vec![gone_wrong(step, &error)],
+    };
+    if cell.kind() == CellKind::Here
+        && let Some(cell) = leaving.take()
+    {
+        // Nothing but its own sweep keeps what is left of it from the next one.
+        cell.gone().await;
     }
+    Over { events, leaving }
 }
 
 /// A wall that can't be raised is PARITY-052, a panic of the agent is a defect of ours, the rest is infrastructure.
@@ -194,7 +205,8 @@ async fn lead<C: Cell>(
     keep: bool,
     control: mpsc::Receiver<ToAgent>,
     notes: &mpsc::Sender<Note>,
-) -> Result<Over, StepError> {
+    leaving: &mut Option<Leaving>,
+) -> Result<Vec<EventKind>, StepError> {
     let scratch = world.scratch(&step.id);
     fs_err::create_dir_all(&scratch)?;
     let changed = |need: &String| {
@@ -248,8 +260,12 @@ async fn lead<C: Cell>(
         }
         log.finish()
     };
-    let (finished, log) =
-        tokio::join!(cell::run(cell, &walls, manifest(step, world.terminal), &tar, control, frames), listen);
+    let (talked, log) =
+        tokio::join!(cell::talk(cell, &walls, manifest(step, world.terminal), &tar, control, frames), listen);
+    let finished = talked.map(|(finished, cell)| {
+        *leaving = Some(cell);
+        finished
+    });
     let (output_sha256, finished) = (log?, finished?);
 
     let Some(ended) = finished.ended else {
@@ -263,7 +279,7 @@ async fn lead<C: Cell>(
             Log::append(&log_path, &said)?;
             let said = Glimpse::Output { step: step.id.clone(), stream: 2, bytes: said.into_bytes() };
             note(notes, Note::Glimpse(said)).await;
-            return Ok(Over { events: vec![EventKind::StepEnded { step: step.id.clone(), end }] });
+            return Ok(vec![EventKind::StepEnded { step: step.id.clone(), end }]);
         }
         return Err(StepError::Agent { stage, message });
     };
@@ -274,7 +290,7 @@ async fn lead<C: Cell>(
         why,
     }));
     events.extend(receive(world, step, &tar).await?);
-    Ok(Over { events })
+    Ok(events)
 }
 
 /// A path of what came back, relative to the repository where it is one of the tree.

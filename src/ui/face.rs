@@ -4,6 +4,7 @@
 //! sign of life after half a minute of silence, since CI services end jobs that say nothing.
 
 use super::live::Live;
+use super::patient::{Patient, Screen};
 use super::{Style, paint};
 use crate::code::ParityCode;
 use crate::event::{Attempt, Event, EventKind, Glimpse, Verdict};
@@ -23,6 +24,9 @@ use std::time::Instant;
 /// Milliseconds of silence after which a plain log says that something still runs.
 const SILENCE_MS: u64 = 30_000;
 
+/// How often live lines are drawn at most.
+const DRAWN_A_SECOND: u8 = 20;
+
 /// Milliseconds since the face was made; given in, so that tests have their own.
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -35,6 +39,8 @@ pub struct Face {
     style: Style,
     progress: Stream,
     results: Stream,
+    /// What `progress` writes to, where its reader may stand still while the run goes on.
+    patient: Option<Patient>,
     live: Option<Live>,
     clock: Clock,
     /// The output of a single command is the result: it is passed on, and nothing else is said where it ran.
@@ -83,20 +89,25 @@ impl Face {
     #[must_use]
     pub fn new(style: Style) -> Face {
         let started = Instant::now();
-        let live = (style.terminal && !style.quiet).then(ProgressDrawTarget::stderr);
-        Face::on(
+        let patient = Patient::new(std::io::stderr());
+        let screen = || ProgressDrawTarget::term_like_with_hz(Box::new(Screen(patient.clone())), DRAWN_A_SECOND);
+        let live = (style.terminal && !style.quiet).then(screen);
+        let face = Face::on(
             style,
-            Arc::new(Mutex::new(std::io::stderr())),
+            Arc::new(Mutex::new(patient.clone())),
             Arc::new(Mutex::new(std::io::stdout())),
             live,
             Arc::new(move || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)),
-        )
+        );
+        Face { patient: Some(patient), ..face }
     }
 
     /// A face for one command whose output is the result (`ft exec`).
     #[must_use]
     pub fn passing_through(style: Style) -> Face {
-        Face { passing: Some(Passing::default()), ..Face::new(style) }
+        let face = Face::new(style);
+        // What it says is passed on as fast as it is read, and no faster.
+        Face { passing: Some(Passing::default()), progress: Arc::new(Mutex::new(std::io::stderr())), ..face }
     }
 
     /// From now on the terminal belongs to a command: no live lines any more.
@@ -104,6 +115,12 @@ impl Face {
         if let Some(mut live) = self.live.take() {
             live.clear();
         }
+        self.settle();
+    }
+
+    /// Waits until all progress is told, however long its reader takes.
+    fn settle(&self) {
+        self.patient.iter().for_each(Patient::settle);
     }
 
     /// A face that says nothing: for work whose outcome somebody else tells.
@@ -123,6 +140,7 @@ impl Face {
             style,
             progress,
             results,
+            patient: None,
             live: live.map(Live::new),
             clock,
             passing: None,
@@ -156,6 +174,7 @@ impl Face {
                 if self.passing.is_some() {
                     // From here on the lines of the terminal belong to the command.
                     self.live = None;
+                    self.settle();
                 }
                 self.begin(step, false, timeout, "");
                 if self.live.is_none() {
@@ -248,6 +267,8 @@ impl Face {
         if let Some(live) = &mut self.live {
             live.clear();
         }
+        // Nothing waits for this process any more: the steps are over and the report is written.
+        self.settle();
         let said = match &self.live {
             Some(_) => self.style.results_on_terminal,
             None => self.style.one_stream && !self.style.quiet,

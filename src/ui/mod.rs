@@ -6,6 +6,7 @@
 mod face;
 mod live;
 mod paint;
+mod patient;
 
 pub use face::Face;
 

@@ -607,7 +607,7 @@ race(socket.SOCK_STREAM, {}, {}, 2000)",
         closed.port()
     );
     let hosts = [allowed.at.to_string(), door.at.to_string()];
-    let ran = allow(python(&script), &hosts).with(|_, m| m.timeout_ms = 300_000).run();
+    let ran = allow(python(&script), &hosts).with(|_, m| m.timeout_ms = 900_000).run();
     write!(std::io::stderr(), "{}", ran.passed()).unwrap();
     // UDP sockets are pointed at the other address now and then, and nobody is there.
     let rewritten = ran.output.lines().next().unwrap().rsplit(' ').next().unwrap().parse::<u32>().unwrap();

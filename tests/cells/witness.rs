@@ -168,6 +168,8 @@ for n in range(3000):
     try: udp().sendto(b'x', ('192.0.2.1', 1000 + n))
     except OSError: pass",
     )
+    // Of its calls each waits for two processes to get a CPU of a machine that may be busy.
+    .with(|_, m| m.timeout_ms = 300_000)
     .run();
     ran.passed();
     assert_eq!(attempts(&ran).len(), 1000);
@@ -242,6 +244,17 @@ fn inside_another_watcher_the_walls_hold_and_violations_are_said_to_be_unobserva
         let witness = walls.iter().find(|wall| wall.wall == "witness").unwrap();
         assert!(!witness.enforced && witness.detail.contains("not observable"), "{witness:?}");
         assert!(walls.iter().any(|wall| wall.wall == "network" && wall.enforced));
+        // What is allowed can't be told from what is not there: PARITY-052, and no failure of ours.
+        let allowed = HostEntry { address: Bytes(vec![192, 0, 2, 1]), ..HostEntry::default() };
+        let ran = python("print('ran')")
+            .with(|walls, m| {
+                walls.network = firsttry::step::Network::Allow(vec!["192.0.2.1".into()]);
+                m.network = Policy { mode: Policy::LISTED, allowed: vec![allowed], quiet: vec![] };
+            })
+            .run();
+        let error = ran.result.as_ref().unwrap_err();
+        assert!(error.is_unenforceable() && error.to_string().contains("watched"), "{error}");
+        assert_eq!(ran.output, "");
         return;
     }
     let script = "import ctypes, os, struct, sys
@@ -280,4 +293,131 @@ os.waitpid(pid, 0); say(b'', 4); go()";
     assert_eq!(tests, ["", "tests/test_a.py::test_one"]);
     assert!(ran.frames.contains(&Frame::Repeated { id: 0, count: 2 }));
     assert!(ran.frames.contains(&Frame::Repeated { id: 1, count: 2 }));
+}
+
+/// Memory of memfd_secret(2) is read by the kernel for its owner, and by nobody else.
+#[test]
+fn an_address_that_only_the_kernel_can_read_is_no_way_around_the_witness() {
+    let script = "import ctypes, mmap, socket, struct, os
+libc = ctypes.CDLL(None, use_errno=True)
+fd = libc.syscall(447, 0)
+print('secret', fd >= 0)
+if fd < 0: raise SystemExit
+os.ftruncate(fd, 4096); memory = mmap.mmap(fd, 4096)
+server = socket.create_server(('127.0.0.1', 0))
+memory[:16] = struct.pack('=HH4s8x', 2, socket.htons(server.getsockname()[1]), socket.inet_aton('127.0.0.1'))
+at = ctypes.addressof(ctypes.c_char.from_buffer(memory)); s = socket.socket()
+print('connect', libc.connect(s.fileno(), ctypes.c_void_p(at), 16))
+try: open('/proc/self/mem', 'rb').read(1) and os.pread(os.open('/proc/self/mem', 0), 16, at); print('read')
+except OSError: print('unread')";
+    assert_eq!(Fixture::python(script).run().passed(), "secret False\n");
+    // A kernel before 6.5 has none unless it was asked to.
+    let control = Fixture::python(script).control();
+    assert!(["secret True\nconnect 0\nunread\n", "secret False\n"].contains(&control.as_str()), "{control}");
+}
+
+/// What several tests of sendmmsg need: `message(address)` and `send(messages, more)`.
+const MESSAGES: &str = "
+import ctypes, struct
+libc = ctypes.CDLL(None, use_errno=True)
+keep = []
+def bytes_at(b): keep.append(ctypes.create_string_buffer(b, len(b))); return ctypes.addressof(keep[-1])
+def message(host, port, data=b'x'):
+    a = bytes_at(struct.pack('=HH4s8x', 2, socket.htons(port), socket.inet_aton(host)))
+    return struct.pack('=QQQQQQQQ', a, 16, bytes_at(struct.pack('=QQ', bytes_at(data), len(data))), 1, 0, 0, 0, 0)
+";
+
+#[test]
+fn a_message_that_can_not_be_read_hides_none_of_those_before_it() {
+    let script = |host: &str, port: u16| {
+        format!(
+            "{MESSAGES}
+bad = struct.pack('=QQQQQQQQ', 8, 16, 8, 1, 0, 0, 0, 0)
+sent = libc.sendmmsg(udp().fileno(), ctypes.c_void_p(bytes_at(message('{host}', {port}) + bad)), 2, 0)
+print(sent, ctypes.get_errno())
+print(libc.connect(tcp().fileno(), ctypes.c_void_p(8), 16), ctypes.get_errno())"
+        )
+    };
+    let ran = python(&script("192.0.2.1", 83)).run();
+    // The first finds no route; an address that is not there is a fault.
+    assert_eq!(ran.passed(), "-1 101\n-1 14\n");
+    assert_eq!(denied(&ran), ["sendmmsg udp 192.0.2.1:83 "]);
+    // The control: without walls the first one goes out.
+    let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    assert!(python(&script("127.0.0.1", server.local_addr().unwrap().port())).control().starts_with("1 "));
+    server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(server.recv(&mut [0; 8]).unwrap(), 1);
+}
+
+/// Whatever the step does to make the witness slow: the signal comes when it is due.
+#[test]
+fn calls_that_are_made_to_be_slow_do_not_hold_up_the_timeout() {
+    // A thousand questions in one call, each of a process with a command line of megabytes below others like it.
+    let vector = format!(
+        "{MESSAGES}
+import sys
+if len(sys.argv) < 6:
+    os.execv(sys.executable, [sys.executable, '-c', open('attack.py').read()] + sys.argv[1:] + ['deeper'] * 6 + ['x' * 120000] * 14)
+for n in range(6):
+    if os.fork(): os.wait(); os._exit(0)
+question = b'\\x12\\x34\\x01\\0\\0\\x01\\0\\0\\0\\0\\0\\0\\x06secret\\x07example\\0\\0\\x01\\0\\x01'
+vector = bytes_at(message('8.8.8.8', 53, question) * 1024); s = udp()
+print('slow', flush=True)
+while True: libc.sendmmsg(s.fileno(), ctypes.c_void_p(vector), 1024, 0)"
+    );
+    // Questions from a socket that is looked for in vain, among thousands.
+    let questions = "
+import resource
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+sockets = [udp() for n in range(3000)]
+asking = udp(); asking.connect(('127.0.0.53', 53))
+if os.fork() == 0:
+    n = 0
+    while True:
+        n += 1; asking.send(b'\\x12\\x34\\x01\\0\\0\\x01\\0\\0\\0\\0\\0\\0\\x08%08d\\x07example\\0\\0\\x01\\0\\x01' % n)
+asking.close()
+print('slow', flush=True)
+while True:
+    u = udp(); u.connect(('127.0.0.53', 53)); u.close()";
+    for script in [vector.as_str(), questions] {
+        let fixture = python("exec(open('attack.py').read())").with(|_, m| (m.timeout_ms, m.grace_ms) = (3000, 300));
+        let whole = format!(
+            "import socket, os
+udp = lambda f=socket.AF_INET: socket.socket(f, socket.SOCK_DGRAM)
+{script}"
+        );
+        std::fs::write(fixture.tree().join("attack.py"), whole).unwrap();
+        super::harness::give_to_step(&fixture.tree());
+        let ran = fixture.run();
+        assert!(ran.output.contains("slow"), "the attack did not run: {}{}", ran.output, ran.error);
+        // Timeout, grace and the second that the design gives.
+        assert!(ran.ended().timed_out && ran.ended().wall_ms < 4300, "{:?}", ran.ended());
+        assert!(!denied(&ran).is_empty());
+    }
+}
+
+#[test]
+fn a_look_up_is_counted_once_whatever_the_library_asks() {
+    let times = |ran: &Ran| {
+        ran.frames.iter().find_map(|f| if let Frame::Repeated { count, .. } = f { Some(*count) } else { None })
+    };
+    for (call, made, counted) in [
+        ("socket.getaddrinfo('a.example', 80)", 1, None),
+        ("socket.gethostbyname('a.example')", 1, None),
+        ("socket.getaddrinfo('a.example', 80)", 3, Some(3)),
+    ] {
+        let ran = python(&format!("for n in range({made}): attempt(lambda: {call})")).run();
+        assert_eq!(ran.passed(), "no name -3\n".repeat(made));
+        assert_eq!((denied(&ran), times(&ran)), (vec!["lookup dns :0 a.example".to_owned()], counted), "{call}");
+    }
+}
+
+#[test]
+fn whose_a_loopback_address_is_nobody_outside_is_asked() {
+    let script =
+        "print(socket.getnameinfo(('127.0.0.2', 80), 0)[0], socket.getnameinfo(('::1', 80), socket.NI_NUMERICSERV)[1])
+attempt(lambda: socket.getnameinfo(('192.0.2.1', 80), 0))";
+    let ran = python(script).run();
+    assert_eq!(ran.passed(), "127.0.0.2 80\nno name -3\n");
+    assert_eq!(denied(&ran), ["lookup dns :0 1.2.0.192.in-addr.arpa"]);
 }

@@ -11,7 +11,7 @@ fn that_hangs(marker: &str, deaf: bool, grace_sec: u64) -> Project {
     let project = Project::with_tools(&["ruff"]);
     let trap = if deaf { "trap '' TERM INT HUP; " } else { "" };
     let code =
-        format!("{trap}mkdir -p artifacts; echo here > artifacts/half.txt; echo started; while :; do sleep 1; done");
+        format!("{trap}mkdir -p artifacts; echo started; echo here > artifacts/half.txt; while :; do sleep 1; done");
     project.lock(|lock| {
         let args = ["-c", &code, marker];
         lock["tools"]["hang"] =
@@ -33,8 +33,11 @@ fn until_it_hangs(project: &Project, marker: &str) {
                 .is_ok_and(|events| events.contains("\"step\":\"hang\"") && events.contains("\"ruff\""))
         })
     });
-    // Its first lines take a moment.
-    std::thread::sleep(Duration::from_millis(300));
+    // The last of its first lines, as its cell has it.
+    eventually("its file is there", || {
+        let file = "cells/hang/changes/artifacts/half.txt";
+        project.runs().last().is_some_and(|run| fs::read(run.join(file)).is_ok_and(|text| text == b"here\n"))
+    });
 }
 
 fn signal(child: &Child, name: &str) {
@@ -216,4 +219,31 @@ fn two_runs_at_once_wait_for_each_other() {
     let (one, two) = (project.start(&["run"]), project.start(&["run"]));
     project.wait(one).leaves(0);
     project.wait(two).leaves(0);
+}
+
+/// Ctrl-S, a pager, a full pipe: whoever looks at the progress does not decide when the steps are over.
+#[test]
+fn a_reader_of_the_progress_that_stands_still_holds_up_nobody() {
+    use std::io::Read;
+    let project = Project::new();
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+    // Full before it begins.
+    while std::io::Write::write(&mut writer, &[b'-'; 4096]).is_ok() {}
+    while std::io::Write::write(&mut writer, b"-").is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::empty()).unwrap();
+    let mut command = project.command(env!("CARGO_BIN_EXE_ft"), &["run"]);
+    let mut child = command.stderr(writer).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(command);
+    let begin = std::time::Instant::now();
+    while !project.path("artifacts/parity_report.json").is_file() {
+        assert!(begin.elapsed() < std::time::Duration::from_secs(120), "no report while nobody reads");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it waits for its reader at the end");
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.trim_start_matches('-').contains("RUN  "), "what was said meanwhile is there: {said}");
 }

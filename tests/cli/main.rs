@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod caches;
+mod ci;
 mod codes_preflight;
 mod codes_steps;
 mod doctor;

@@ -291,3 +291,23 @@ fn every_entry_of_a_host_list_has_a_meaning_or_is_refused_by_its_name() {
         project.lock(|lock| drop(lock["tools"]["ruff"].as_object_mut().unwrap().remove("network")));
     }
 }
+
+/// The step sees a look-up that fails, the report says which, and nobody violated anything.
+#[test]
+fn a_host_that_is_allowed_and_does_not_resolve_is_said_and_is_no_violation() {
+    let project = Project::with_tools(&["pytest"]);
+    // Nobody has it, ever (RFC 6761).
+    let look_up = "\n    try:\n        socket.gethostbyname('nobody.invalid')\n    except socket.gaierror:\n        \
+                   pass\n    else:\n        raise AssertionError";
+    tests(&project, look_up, "pass");
+    policy(&project, json!({"allowed_hosts": ["nobody.invalid"]}));
+    project.ft(&["run"]).leaves(0).says("pytest: could not be resolved: nobody.invalid");
+    let report = project.report();
+    let network = &report.step("pytest")["network"];
+    assert_eq!((network["denied"].as_array().map(Vec::len), report.exit_code()), (Some(0), 0), "{network}");
+    let note = &network["notes"][0];
+    assert_eq!((&note["name"], &note["why"]), (&json!("nobody.invalid"), &json!("does not resolve")), "{network}");
+    // The control: the same look-up of a host that is not allowed.
+    policy(&project, json!({"allowed_hosts": ["other.invalid"]}));
+    project.ft(&["run"]).leaves(251).says("looked up nobody.invalid");
+}

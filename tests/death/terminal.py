@@ -1,5 +1,6 @@
 """A person at a terminal: a pseudo terminal, and a shell with job control in front of it."""
 
+import glob
 import json
 import os
 import pty
@@ -52,6 +53,14 @@ class Terminal:
                 return what
             self.pump(0.02)
         raise SystemExit(f"never: {what}; said {self.heard!r}\n{self.output.decode(errors='replace')}")
+
+    def until_ready(self, step, seconds=30):
+        """Waits until the command of a step has made its file `ready`: what comes before that is done."""
+        end = time.monotonic() + seconds
+        while not glob.glob(f".firsttry/runs/*/cells/{step}/changes/ready"):
+            if time.monotonic() > end:
+                raise SystemExit(f"{step} never was ready: {self.output.decode(errors='replace')}")
+            self.pump(0.02)
 
     def stand(self, seconds):
         end = time.monotonic() + seconds

@@ -36,15 +36,15 @@ fn report(repo: &Repo) -> Value {
 #[test]
 fn ctrl_c_asks_and_a_second_one_does_not() {
     let mark = mark("ctrl-c");
-    let repo = with_step(&mark, "trap '' TERM INT HUP; sleep 300; sleep 300", 600);
+    let repo = with_step(&mark, "trap '' TERM INT HUP; touch ready; sleep 300; sleep 300", 600);
     let answer = play(
         &repo,
         r#"
 t = Terminal([FT, "run"])
-t.until("one")
-t.stand(.7)
+t.until_ready("one")
 t.keys(b"\x03")
-t.stand(.7)
+t.until("once more")
+t.stand(.3)
 answer["heard before the second"] = t.heard.decode()
 t.keys(b"\x03")
 answer["status"] = t.status(20)
@@ -60,8 +60,8 @@ answer["status"] = t.status(20)
 #[test]
 fn ctrl_z_pauses_the_cell_and_its_timers_and_fg_lets_both_go_on() {
     let mark = mark("ctrl-z");
-    // Two seconds of work, three of timeout, four of pause.
-    let repo = with_step(&mark, "i=0; while [ $i -lt 20 ]; do echo $i; i=$((i+1)); sleep .1; done", 3);
+    // Two seconds of work, five of timeout, six of pause.
+    let repo = with_step(&mark, "touch ready; i=0; while [ $i -lt 20 ]; do echo $i; i=$((i+1)); sleep .1; done", 5);
     let answer = play(
         &repo,
         r#"
@@ -78,8 +78,8 @@ def states(mark):
             pass
     return found
 t = Terminal([FT, "run"])
-t.until("one")
-t.stand(.8)
+t.until_ready("one")
+t.stand(.3)
 t.keys(b"\x1a")
 answer["stopped"] = t.until("stopped", 5)
 for _ in range(40):
@@ -89,7 +89,7 @@ for _ in range(40):
         break
     t.stand(.05)
 before = said()
-t.stand(4)
+t.stand(6)
 answer["grown"] = said() - before
 t.tell("fg")
 answer["status"] = t.status(30)

@@ -178,3 +178,34 @@ fn markupsafe_is_green_with_its_c_extension() {
         repo.ft(&["exec", "--", "python", "-c", "import markupsafe._speedups as s; print(s.__file__)"]).expect(0);
     assert!(native.stdout.contains("_speedups.cpython-311"), "{}", native.stdout);
 }
+
+/// Its tests look for a host that is not there, on purpose: that the library says so in its own words.
+#[test]
+fn httplib2_is_red_for_the_host_that_it_looks_for_in_vain_and_green_when_that_is_expected() {
+    let httplib2 = Sdist {
+        name: "httplib2",
+        version: "0.31.0",
+        sha256: "ac7ab497c50975147d4f7b1ade44becc7df2f8954d42b38b3d69c515f531135c",
+    };
+    let repo = httplib2.repository(By::Pip);
+    repo.ft(&["init"]).expect(0);
+    repo.commit("The lock");
+    let refused = repo.ft(&["run"]).expect(251).stdout;
+    let line = r#""deny_quietly": ["no-such-hostname"]"#;
+    // Three tests, one of which looks twice; each look-up is several questions. They run in an order of chance.
+    for part in ["PARITY-251", "tests/test_", "looked up no-such-hostname, 4 times, also tests/test_", line] {
+        assert!(refused.contains(part), "{part} is not in:\n{refused}");
+    }
+    let policy = r#""network_policy": {"forbid_network": true}"#;
+    let lock = repo.read("ci/parity.lock.json");
+    assert!(lock.contains(policy), "{lock}");
+    // The line that the message gave, where it said.
+    let expected = format!("\"network_policy\": {{\n    \"forbid_network\": true,\n    {line}\n  }}");
+    repo.write("ci/parity.lock.json", &lock.replace(policy, &expected));
+    repo.commit("A host that is not there is expected");
+    repo.ft(&["run"]).expect(0);
+    let report = published(&repo);
+    let tests = tests_of(&report);
+    assert!(report.ok && tests.finished && tests.passed >= 490 && tests.failed + tests.errors == 0, "{tests:?}");
+    assert!(report.steps.iter().all(|step| step.network.denied.is_empty()));
+}

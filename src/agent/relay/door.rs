@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Connections that may wait to be taken. Each of them was allowed to proceed, one by one.
 const BACKLOG: i32 = 1024;
@@ -87,6 +87,11 @@ impl Door {
     /// Whether anybody is still expected.
     pub(super) fn is_open(&self) -> bool {
         !self.expected.is_empty() || self.awaited > 0
+    }
+
+    /// Everybody has so much more time.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        self.expected.iter_mut().for_each(|(_, until)| *until += by);
     }
 
     /// When the first one is late.

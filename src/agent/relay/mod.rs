@@ -13,7 +13,7 @@ mod door;
 mod stream;
 
 use super::channel::Channel;
-use crate::frame::{Bytes, Frame, ToAgent, WINDOW};
+use crate::frame::{Bytes, Frame, ToAgent, WINDOW, datagram_cost};
 use crate::network::address;
 use datagrams::{Flow, Port};
 use door::Door;
@@ -72,6 +72,8 @@ pub struct Relay {
     spoken: Vec<SocketAddr>,
     /// Calls that proceed at some time, in order.
     held: VecDeque<(Instant, u32)>,
+    /// Since when time stands still.
+    paused: Option<Instant>,
 }
 
 /// What a number stands for. Streams and flows have theirs in frames as well.
@@ -120,6 +122,7 @@ impl Relay {
             answers: Vec::new(),
             spoken: Vec::new(),
             held: VecDeque::new(),
+            paused: None,
         })
     }
 
@@ -169,6 +172,9 @@ impl Relay {
 
     /// When [`Relay::turn`] is to be called at the latest.
     pub fn wait(&self) -> Option<Duration> {
+        if self.paused.is_some() {
+            return None;
+        }
         let due = self.doors.values().filter_map(|number| match self.open.get(number) {
             Some(Open::Door(door)) => door.due(),
             _ => None,
@@ -178,6 +184,24 @@ impl Relay {
             .map(|due| due.saturating_duration_since(Instant::now()))
     }
 
+    /// All processes of the step stand still: nobody is late.
+    pub fn pause(&mut self) {
+        self.paused.get_or_insert_with(Instant::now);
+    }
+
+    /// They go on, and so does time.
+    pub fn resume(&mut self) {
+        let Some(missed) = self.paused.take().map(|since| since.elapsed()) else { return };
+        for open in self.open.values_mut() {
+            match open {
+                Open::Door(door) => door.postpone(missed),
+                Open::Flow(flow) => flow.last += missed,
+                Open::Dialing(_) | Open::Stream(_) | Open::Port(_) => {}
+            }
+        }
+        self.held.iter_mut().for_each(|(until, _)| *until += missed);
+    }
+
     /// Whether there is a connection whose last word has not come from the step yet.
     pub fn is_talking(&self) -> bool {
         self.open.values().any(|open| matches!(open, Open::Stream(stream) if stream.is_talking()))
@@ -185,8 +209,10 @@ impl Relay {
 
     /// Deals with what is ready, within bounds, unless the host is too slow to be told more.
     pub fn turn(&mut self, channel: &mut Channel) {
-        self.close_doors_that_are_due(channel);
-        self.let_proceed();
+        if self.paused.is_none() {
+            self.close_doors_that_are_due(channel);
+            self.let_proceed();
+        }
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BURST];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -314,7 +340,7 @@ impl Relay {
     fn arrives_late(&mut self, target: SocketAddr, stream: u32, errno: i32) {
         let Some(number) = self.doors.get(&target).copied() else { return };
         if let Some(Open::Door(door)) = self.open.get_mut(&number) {
-            door.awaited -= 1;
+            door.awaited = door.awaited.saturating_sub(1);
         }
         if errno == 0 {
             // It is there, so that nothing has to be opened that could fail.
@@ -464,7 +490,7 @@ impl Relay {
             };
             let Some(Open::Flow(flow)) = self.open.get_mut(&stream) else { continue };
             flow.last = Instant::now();
-            let Some(credit) = flow.credit.checked_sub(length as u32) else { continue };
+            let Some(credit) = flow.credit.checked_sub(datagram_cost(length)) else { continue };
             flow.credit = credit;
             channel.send(&Frame::Sent { stream, bytes: Bytes(bytes[..length].to_vec()) });
         }
@@ -502,3 +528,35 @@ fn number_of(error: io::Error) -> i32 {
 
 /// The bytes of a stream that wait for the step.
 type Waiting = VecDeque<Vec<u8>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_late_while_everything_stands_still() {
+        let (mut channel, _host) = Channel::for_tests();
+        let mut relay = Relay::new().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let within = Duration::from_millis(200);
+        for paused in [false, true] {
+            relay.open_door(free, 7, within).unwrap();
+            relay.held.push_back((Instant::now() + within, 9));
+            if paused {
+                relay.pause();
+            }
+            std::thread::sleep(within * 2);
+            // The control: without a pause both are over by now.
+            relay.turn(&mut channel);
+            assert_eq!((relay.doors.len(), relay.held.len()), if paused { (1, 1) } else { (0, 0) });
+            assert_eq!(relay.wait(), None);
+        }
+        relay.resume();
+        assert!(relay.wait().is_some_and(|wait| wait > within / 4), "{:?}", relay.wait());
+        relay.turn(&mut channel);
+        assert_eq!((relay.doors.len(), relay.held.len()), (1, 1));
+        std::thread::sleep(within);
+        relay.turn(&mut channel);
+        assert_eq!((relay.doors.len(), relay.held.len()), (0, 0));
+    }
+}

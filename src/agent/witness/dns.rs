@@ -38,6 +38,13 @@ pub struct Question {
     pub kind: u16,
 }
 
+impl Question {
+    /// What the asker tells answers apart by: the same again where it asks once more for lack of an answer.
+    pub fn id(&self) -> u16 {
+        u16::from_be_bytes(self.id)
+    }
+}
+
 /// Reads the question of a message; `None` for anything that is no single ordinary question.
 pub fn question(message: &[u8]) -> Option<Question> {
     let header = message.first_chunk::<12>()?;

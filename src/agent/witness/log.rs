@@ -41,8 +41,10 @@ impl Log {
         self.counts[id as usize] += 1;
     }
 
-    /// Counts an attempt: its id where it is listed, and the frame that tells it where it is a new one.
-    pub fn add(&mut self, mut attempt: Attempt) -> (Option<u32>, Option<Frame>) {
+    /// Counts an attempt: its id where it is listed, and the frame that tells it where it is a new one. One that is only
+    /// a `part` of what was counted already (the second question of a look-up) is told where it is new, and not counted
+    /// again.
+    pub fn add(&mut self, mut attempt: Attempt, part: bool) -> (Option<u32>, Option<Frame>) {
         let key = Key {
             process: attempt.process.clone(),
             call: attempt.call.clone(),
@@ -54,11 +56,15 @@ impl Log {
         };
         if let Some(id) = self.seen.get(&key) {
             let id = *id;
-            self.again(id);
+            if !part {
+                self.again(id);
+            }
             return (Some(id), None);
         }
         if self.is_full(attempt.verdict) {
-            self.add_unseen(attempt.verdict);
+            if !part {
+                self.add_unseen(attempt.verdict);
+            }
             return (None, None);
         }
         self.listed[attempt.verdict as usize] += 1;
@@ -87,14 +93,16 @@ mod tests {
     fn an_attempt_is_told_once_and_counted_and_there_is_an_end() {
         let mut log = Log::default();
         let attempt = |port| Attempt { port, ..Attempt::default() };
-        assert!(log.add(attempt(1)).1.is_some());
-        assert!(log.add(attempt(1)).1.is_none());
-        assert!(log.add(Attempt { at_ms: 9, pid: 7, ..attempt(1) }).1.is_none());
+        assert!(log.add(attempt(1), false).1.is_some());
+        assert!(log.add(attempt(1), false).1.is_none());
+        assert!(log.add(Attempt { at_ms: 9, pid: 7, ..attempt(1) }, false).1.is_none());
+        // A part is not counted where the whole is.
+        assert!(log.add(attempt(1), true).1.is_none());
         for port in 2..=LISTED as u16 {
-            assert!(log.add(attempt(port)).1.is_some());
+            assert!(log.add(attempt(port), false).1.is_some());
         }
         assert!(log.is_full(Verdict::Denied) && !log.is_full(Verdict::Note));
-        assert!(log.add(attempt(5000)).1.is_none());
+        assert!(log.add(attempt(5000), false).1.is_none() && log.add(attempt(5000), true).1.is_none());
         log.add_unseen(Verdict::Denied);
         log.add_unseen(Verdict::Note);
         assert_eq!(log.totals(), [Frame::Repeated { id: 0, count: 3 }, Frame::Unlisted { count: 2 }]);

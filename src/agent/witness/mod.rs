@@ -10,6 +10,7 @@ mod current;
 mod dns;
 mod files;
 mod log;
+mod lookups;
 mod sockets;
 mod stub;
 mod task;
@@ -29,6 +30,7 @@ use address::Address;
 use current::Current;
 use dns::{Code, Question};
 use log::Log;
+use lookups::LookUps;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -42,6 +44,12 @@ pub const SLOTS: &str = "/ft/witness";
 
 /// Calls that are answered before timers and pipes get their turn again.
 const BURST: usize = 64;
+
+/// How long calls and questions are answered before timers and pipes get their turn again.
+const TURN: Duration = Duration::from_millis(50);
+
+/// Descriptors that are looked at to find who asked the name server.
+const DESCRIPTORS: usize = 4096;
 
 /// Messages of one sendmmsg(2) that are looked at; the kernel takes 1024.
 const VECTOR: usize = 1024;
@@ -79,7 +87,13 @@ pub struct Witness {
     recent: HashMap<(u32, &'static str, SocketAddr), Remembered>,
     askers: VecDeque<Task>,
     names: HashMap<IpAddr, Vec<String>>,
-    questions: HashMap<u32, (Asker, Question, Attempt)>,
+    /// Questions that were taken and have not had their turn.
+    taken: VecDeque<(Asker, Question)>,
+    /// Questions that the host was asked, and whether they are only a part of a look-up.
+    questions: HashMap<u32, (Asker, Question, Attempt, bool)>,
+    look_ups: LookUps,
+    /// Who makes the call that is looked at, once it was asked for: a call can have a thousand destinations.
+    caller: Option<(Task, Caller)>,
     asked: u32,
     streams: u64,
     top: u32,
@@ -149,7 +163,10 @@ impl Witness {
             recent: HashMap::new(),
             askers: VecDeque::new(),
             names: HashMap::new(),
+            taken: VecDeque::new(),
             questions: HashMap::new(),
+            look_ups: LookUps::default(),
+            caller: None,
             asked: 0,
             streams: 0,
             top: std::process::id(),
@@ -168,10 +185,23 @@ impl Witness {
 
     /// How long to wait at most.
     pub fn wait(&self) -> Option<Duration> {
+        if !self.taken.is_empty() {
+            return Some(Duration::ZERO);
+        }
         [self.relay.as_ref().and_then(Relay::wait), self.broker.as_ref().and_then(Broker::patience)]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// All processes of the step stand still.
+    pub fn pause(&mut self) {
+        self.relay.iter_mut().for_each(Relay::pause);
+    }
+
+    /// They go on.
+    pub fn resume(&mut self) {
+        self.relay.iter_mut().for_each(Relay::resume);
     }
 
     /// Whether a connection is relayed that the step has not ended.
@@ -181,8 +211,9 @@ impl Witness {
 
     /// Answers what waits now, within bounds.
     pub fn turn(&mut self, channel: &mut Channel) {
+        let until = Instant::now() + TURN;
         for _ in 0..BURST {
-            let Some(listener) = &self.listener else { break };
+            let Some(listener) = self.listener.as_ref().filter(|_| Instant::now() < until) else { break };
             // Taking blocks where nobody waits (any more), and this thread keeps the step's time.
             let mut fds = [PollFd::new(listener, PollFlags::IN)];
             if !matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..)) {
@@ -200,9 +231,14 @@ impl Witness {
                 Err(_) => self.listener = None,
             }
         }
-        let questions = self.stub.as_mut().map(|stub| stub.questions(&mut self.streams)).unwrap_or_default();
         self.with_broker(|broker, witness, listener| broker.turn(witness, listener, channel));
-        for (asker, question) in questions {
+        if let (Some(stub), true) = (&mut self.stub, self.taken.is_empty()) {
+            self.taken.extend(stub.questions(&mut self.streams));
+        }
+        let until = Instant::now() + TURN;
+        while Instant::now() < until
+            && let Some((asker, question)) = self.taken.pop_front()
+        {
             self.asked_for(asker, question, channel);
         }
         if let Some(relay) = &mut self.relay {
@@ -226,11 +262,11 @@ impl Witness {
             }
             let Some(attempt) = self.dialing.remove(&ticket) else { continue };
             let verdict = if refused.is_empty() { Verdict::Allowed } else { Verdict::Denied };
-            self.tell(Attempt { verdict, why: escaped(&refused, 100), ..attempt }, channel);
+            self.tell(Attempt { verdict, why: escaped(&refused, 100), ..attempt }, false, channel);
         }
         for target in spoken {
             if let Some(attempt) = self.pointed.remove(&target) {
-                self.tell(attempt, channel);
+                self.tell(attempt, false, channel);
             }
         }
     }
@@ -249,7 +285,7 @@ impl Witness {
             self.pass_answers_on(channel);
             return;
         };
-        let Some((asker, question, attempt)) = self.questions.remove(&id) else { return };
+        let Some((asker, question, attempt, part)) = self.questions.remove(&id) else { return };
         let addresses: Vec<IpAddr> = addresses.iter().filter_map(|Bytes(octets)| ip(octets)).collect();
         for address in &addresses {
             if self.names.len() >= NAMES {
@@ -270,12 +306,13 @@ impl Witness {
             stub.answer(asker, &question, code, &addresses);
         }
         // Also the one that was answered: who only looks a name up needs it in an allow-list all the same.
-        self.tell(Attempt { verdict, why: escaped(&refused, 100), ..attempt }, channel);
+        self.tell(Attempt { verdict, why: escaped(&refused, 100), ..attempt }, part, channel);
     }
 
     /// Lets the broker do something, where there is one.
     fn with_broker(&mut self, action: impl FnOnce(&mut Broker, &mut Witness, &Listener)) {
         let Some(mut broker) = self.broker.take() else { return };
+        self.caller = None;
         // Both go back: a listener that is dropped leaves every watched call with ENOSYS.
         if let Some(listener) = self.listener.take() {
             action(&mut broker, self, &listener);
@@ -285,21 +322,24 @@ impl Witness {
     }
 
     fn answer(&mut self, call: &Notification, channel: &mut Channel) {
+        self.caller = None;
         if self.broker.is_some() {
             return self.with_broker(|broker, witness, listener| broker.perform(witness, listener, call, channel));
         }
         let task = Task { thread: call.thread };
-        let (name, targets) = match self.targets(task, call) {
-            Ok(found) => found,
-            Err(Unread::Fault) => (call_name(call), Vec::new()),
-            Err(Unread::Hidden) => {
-                let waits = self.listener.as_ref().is_some_and(|listener| listener.waits(call.id));
-                if waits {
-                    self.hidden(task, call, channel);
-                }
-                return;
-            }
-        };
+        let name = call_name(call);
+        let mut targets = Vec::new();
+        let unread = self.read_targets(task, call, &mut targets).err();
+        if !self.listener.as_ref().is_some_and(|listener| listener.waits(call.id)) {
+            // Nobody's any more, and what was read perhaps somebody else's.
+            return;
+        }
+        if unread == Some(Unread::Hidden) {
+            self.hidden(task, call, channel);
+            return;
+        }
+        // What we can't read the kernel is not to read either.
+        let fault = if unread.is_some() { libc::EFAULT } else { 0 };
         let mut errno = 0;
         for target in &targets {
             match self.judge(task, call, name, target, channel) {
@@ -310,8 +350,8 @@ impl Witness {
             }
         }
         let Some(listener) = &self.listener else { return };
-        if errno != 0 && self.relay.is_some() {
-            listener.refuse(call.id, errno);
+        if fault != 0 || (errno != 0 && self.relay.is_some()) {
+            listener.refuse(call.id, if errno != 0 { errno } else { fault });
         } else {
             // What is refused here finds no route: the kernel's own words are the most natural ones.
             listener.proceed(call.id);
@@ -320,17 +360,23 @@ impl Witness {
 
     /// The destinations of a call.
     fn targets(&self, task: Task, call: &Notification) -> Result<(&'static str, Vec<Target>), Unread> {
+        let mut targets = Vec::new();
+        self.read_targets(task, call, &mut targets)?;
+        Ok((call_name(call), targets))
+    }
+
+    /// Reads the destinations of a call: also those before one that can't be read.
+    fn read_targets(&self, task: Task, call: &Notification, targets: &mut Vec<Target>) -> Result<(), Unread> {
         let [_, first, second, _, fourth, fifth] = call.arguments;
-        let name = call_name(call);
         let address = |at: u64, length: u64, datagram: bool| -> Result<Address, Unread> {
             if at == 0 {
                 return Ok(Address::Unspecified);
             }
             // The kernel takes no more, sockaddr_storage.
-            Ok(address::parse(&task.read(at, (length as u32).min(128) as usize)?, datagram))
+            Ok(address::parse(&task.read_exact(at, (length as u32).min(128) as usize)?, datagram))
         };
-        let targets = match call.call {
-            libc::SYS_connect => vec![Target { address: address(first, second, false)?, payload: Vec::new() }],
+        match call.call {
+            libc::SYS_connect => targets.push(Target { address: address(first, second, false)?, payload: Vec::new() }),
             libc::SYS_sendto => {
                 let target = address(fourth, fifth, true)?;
                 let payload = if is_question(&target) {
@@ -338,18 +384,25 @@ impl Witness {
                 } else {
                     Vec::new()
                 };
-                vec![Target { address: target, payload }]
+                targets.push(Target { address: target, payload });
             }
-            libc::SYS_sendmsg => vec![message(task, &task.read(first, MESSAGE)?, &address)?],
+            libc::SYS_sendmsg => targets.push(message(task, &task.read_exact(first, MESSAGE)?, &address)?),
             libc::SYS_sendmmsg => {
                 // struct mmsghdr is a message and how much of it was sent, padded.
                 let size = MESSAGE + 8;
-                let bytes = task.read(first, (second as u32 as usize).min(VECTOR) * size)?;
-                bytes.chunks_exact(size).map(|header| message(task, header, &address)).collect::<Result<_, _>>()?
+                let whole = (second as u32 as usize).min(VECTOR) * size;
+                let bytes = task.read(first, whole)?;
+                // One by one: those before one that can't be read are attempts all the same.
+                for header in bytes.chunks_exact(size) {
+                    targets.push(message(task, header, &address)?);
+                }
+                if bytes.len() < whole {
+                    return Err(Unread::Fault);
+                }
             }
-            _ => Vec::new(),
-        };
-        Ok((name, targets))
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Says and counts what is worth it, and what is to become of the call.
@@ -511,7 +564,7 @@ impl Witness {
         if !datagram {
             relay.connect(call.id, at, &name, non_blocking, channel);
             // Read now, while it waits.
-            let attempt = self.attributed(Some(task), attempt);
+            let attempt = self.made_by_caller(task, attempt);
             self.dialing.insert(call.id, attempt);
             return Fate::Waits;
         }
@@ -522,7 +575,7 @@ impl Witness {
             self.by(task, attempt, channel);
         } else if self.pointed.len() < NAMES && !self.pointed.contains_key(&at) {
             // Sends nothing yet, and perhaps never: told with the first datagram.
-            let attempt = self.attributed(Some(task), attempt);
+            let attempt = self.made_by_caller(task, attempt);
             self.pointed.insert(at, attempt);
         }
         Fate::Pass
@@ -530,6 +583,7 @@ impl Witness {
 
     /// Notes who turned to the name server.
     fn asks(&mut self, task: Task) {
+        self.askers.retain(|other| *other != task);
         self.askers.push_back(task);
         if self.askers.len() > ASKERS {
             self.askers.pop_front();
@@ -599,6 +653,13 @@ impl Witness {
     }
 
     fn asked_for(&mut self, asker: Asker, question: Question, channel: &mut Channel) {
+        if is_loopback_in_reverse(&question.name) {
+            // Whose name it is stands in /etc/hosts, or nowhere (RFC 6303): nobody would be asked.
+            if let Some(stub) = &mut self.stub {
+                stub.answer(asker, &question, Code::NxDomain, &[]);
+            }
+            return;
+        }
         let own = question.name == "localhost" || question.name.ends_with(".localhost");
         if own {
             let addresses = [std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
@@ -608,6 +669,13 @@ impl Witness {
             return;
         }
         let verdict = self.policy.verdict(&network::Target { name: &question.name, ..network::Target::default() });
+        if verdict != Verdict::Allowed && self.log.is_full(verdict) {
+            self.log.add_unseen(verdict);
+            if let Some(stub) = &mut self.stub {
+                stub.answer(asker, &question, Code::ServFail, &[]);
+            }
+            return;
+        }
         let attempt = Attempt {
             verdict,
             call: "lookup".to_owned(),
@@ -616,22 +684,24 @@ impl Witness {
             ..Attempt::default()
         };
         let attempt = self.attributed(self.asking_task(asker), attempt);
+        let part = !self.look_ups.begins(attempt.pid, &question, Instant::now());
         if verdict == Verdict::Allowed && self.questions.len() < QUESTIONS {
             self.asked += 1;
             channel.send(&Frame::Lookup { id: self.asked, name: question.name.clone() });
-            self.questions.insert(self.asked, (asker, question, attempt));
+            self.questions.insert(self.asked, (asker, question, attempt, part));
             return;
         }
         if let Some(stub) = &mut self.stub {
             stub.answer(asker, &question, Code::ServFail, &[]);
         }
-        self.tell(attempt, channel);
+        self.tell(attempt, part, channel);
     }
 
     /// Who asked: the one that has this socket open, or else the last one that turned to the name server.
     fn asking_task(&self, asker: Asker) -> Option<Task> {
         let inode = task::inode_of(asker.table(), asker.address());
-        let by_socket = inode.and_then(|inode| self.askers.iter().rev().find(|task| task.has_socket(inode)));
+        let mut most = DESCRIPTORS;
+        let by_socket = inode.and_then(|inode| self.askers.iter().rev().find(|task| task.has_socket(inode, &mut most)));
         by_socket.or(self.askers.back()).copied()
     }
 
@@ -643,10 +713,20 @@ impl Witness {
             self.log.add_unseen(attempt.verdict);
             return None;
         }
-        let caller = task.caller(self.top);
+        let attempt = self.made_by_caller(task, attempt);
+        let Some((_, caller)) = &self.caller else { return None };
         let processes = std::iter::once(caller.pid).chain(caller.above.iter().copied()).collect();
-        let attempt = self.made_by(caller, attempt);
-        Some((self.tell(attempt, channel)?, processes))
+        Some((self.tell(attempt, false, channel)?, processes))
+    }
+
+    /// The attempt with who makes the call that is looked at.
+    fn made_by_caller(&mut self, task: Task, attempt: Attempt) -> Attempt {
+        let caller = match self.caller.take() {
+            Some((known, caller)) if known == task => caller,
+            _ => task.caller(self.top),
+        };
+        self.caller = Some((task, caller.clone()));
+        self.made_by(caller, attempt)
     }
 
     fn attributed(&self, task: Option<Task>, attempt: Attempt) -> Attempt {
@@ -660,8 +740,8 @@ impl Witness {
         Attempt { at_ms, pid, process, parents, test, ..attempt }
     }
 
-    fn tell(&mut self, attempt: Attempt, channel: &mut Channel) -> Option<u32> {
-        let (id, frame) = self.log.add(attempt);
+    fn tell(&mut self, attempt: Attempt, part: bool, channel: &mut Channel) -> Option<u32> {
+        let (id, frame) = self.log.add(attempt, part);
         frame.iter().for_each(|frame| channel.send(frame));
         id
     }
@@ -678,7 +758,8 @@ fn message(
     let word = |at: usize| header.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_ne_bytes(*b));
     let target = address(word(0), word(8) & u64::from(u32::MAX), true)?;
     let payload = if is_question(&target) && word(24) > 0 {
-        let vector = task.read(word(16), 16)?;
+        // Its name is worth knowing, and the attempt is one without it.
+        let vector = task.read(word(16), 16).unwrap_or_default();
         let part = |at: usize| vector.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_ne_bytes(*b));
         task.read(part(0), part(8).min(dns::DATAGRAM as u64) as usize).unwrap_or_default()
     } else {
@@ -689,6 +770,12 @@ fn message(
 
 fn is_question(target: &Address) -> bool {
     matches!(target, Address::Inet(at) if at.port() == 53)
+}
+
+/// Whether a name asks whose a loopback address is.
+fn is_loopback_in_reverse(name: &str) -> bool {
+    const SIX: &str = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa";
+    name.ends_with(".127.in-addr.arpa") || name == SIX
 }
 
 fn call_name(call: &Notification) -> &'static str {

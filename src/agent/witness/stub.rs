@@ -15,6 +15,9 @@ pub const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 53)
 /// Connections over TCP at once; more wait in the listener.
 const CONNECTIONS: usize = 16;
 
+/// Datagrams that are taken at once.
+const BURST: usize = 16;
+
 /// The sockets of the name server.
 #[derive(Debug)]
 pub struct Stub {
@@ -100,11 +103,11 @@ impl Stub {
         all
     }
 
-    /// The questions that are there now. Bounded: a flood waits for the next turn.
+    /// Questions that are there now. Bounded: a flood waits for the next time.
     pub fn questions(&mut self, number: &mut u64) -> Vec<(Asker, Question)> {
         let mut all = Vec::new();
         let mut bytes = [0; dns::DATAGRAM * 2];
-        for _ in 0..64 {
+        for _ in 0..BURST {
             let Ok((n, from)) = self.datagrams.recv_from(&mut bytes) else { break };
             all.extend(dns::question(&bytes[..n]).map(|question| (Asker::Datagram(from), question)));
         }

@@ -3,15 +3,20 @@
 //! Everything is read while the call waits, and is the process's own only if it still waits afterwards. All text is the
 //! step's and comes out escaped.
 
+use super::super::family::command_line;
 use crate::escape::escaped;
 use crate::linux::process;
 use std::fs::{self, File};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 
 /// Parents that are named, and characters of a command line.
 const PARENTS: usize = 8;
 const LINE: usize = 200;
+
+/// Bytes of a table of sockets that are read to find one: a step can open any number.
+const TABLE: u64 = 1 << 20;
 
 /// A thread that made a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,12 @@ pub enum Unread {
 }
 
 impl Task {
+    /// Exactly `length` bytes at `address`, as the kernel wants them.
+    pub fn read_exact(self, address: u64, length: usize) -> Result<Vec<u8>, Unread> {
+        let bytes = self.read(address, length)?;
+        if bytes.len() == length { Ok(bytes) } else { Err(Unread::Fault) }
+    }
+
     /// At most `length` bytes at `address`; fewer where the mapping ends.
     pub fn read(self, address: u64, length: usize) -> Result<Vec<u8>, Unread> {
         // Not process_vm_readv(2), which engines forbid and our own filter as well.
@@ -140,14 +151,17 @@ impl Task {
     /// looked at.
     pub fn socket_type(self, fd: u64) -> Option<(i32, bool)> {
         let (pid, _) = self.group()?;
-        process::socket_type_of(pid, u32::try_from(fd).ok()?)
+        // The kernel takes the low half of the register.
+        process::socket_type_of(pid, fd as u32)
     }
 
-    /// Whether the socket with this inode is open here.
-    pub fn has_socket(self, inode: u64) -> bool {
+    /// Whether the socket with this inode is open here. `most` is how many descriptors may be looked at, and has what is
+    /// left of it afterwards.
+    pub fn has_socket(self, inode: u64, most: &mut usize) -> bool {
         let wanted = format!("socket:[{inode}]");
-        fs::read_dir(format!("/proc/{}/fd", self.thread)).is_ok_and(|mut open| {
-            open.any(|entry| {
+        fs::read_dir(format!("/proc/{}/fd", self.thread)).is_ok_and(|open| {
+            open.take(*most).any(|entry| {
+                *most -= 1;
                 entry
                     .and_then(|entry| fs::read_link(entry.path()))
                     .is_ok_and(|link| link.as_os_str() == wanted.as_str())
@@ -180,7 +194,7 @@ pub fn group_members(wanted: u32) -> Vec<u32> {
 
 /// A command line as one line of text, escaped and cut.
 fn line(pid: u32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let bytes = command_line(pid);
     let words: Vec<&[u8]> = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
     let text = String::from_utf8_lossy(&words.join(&b' ')).into_owned();
     let text = if text.is_empty() { fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default() } else { text };
@@ -192,7 +206,8 @@ pub fn inode_of(table: &str, local: SocketAddr) -> Option<u64> {
     let SocketAddr::V4(local) = local else { return None };
     // Four bytes in the machine's order, as one number in hex.
     let wanted = format!("{:08X}:{:04X}", u32::from_ne_bytes(local.ip().octets()), local.port());
-    let text = fs::read_to_string(format!("/proc/net/{table}")).ok()?;
+    let mut text = String::new();
+    File::open(format!("/proc/net/{table}")).ok()?.take(TABLE).read_to_string(&mut text).ok()?;
     text.lines().skip(1).find_map(|line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         (*words.get(1)? == wanted).then(|| words.get(9)?.parse().ok()).flatten()
@@ -219,8 +234,8 @@ mod tests {
     fn a_socket_is_found_by_its_address() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let inode = inode_of("udp", socket.local_addr().unwrap()).unwrap();
-        assert!(Task { thread: std::process::id() }.has_socket(inode));
+        assert!(Task { thread: std::process::id() }.has_socket(inode, &mut 1000));
         drop(socket);
-        assert!(!Task { thread: std::process::id() }.has_socket(inode));
+        assert!(!Task { thread: std::process::id() }.has_socket(inode, &mut 1000));
     }
 }

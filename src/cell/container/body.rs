@@ -3,12 +3,12 @@
 use super::volumes::Volume;
 use super::{AGENT_NAME, GOODS, Image, LIB};
 use crate::engine::EngineFacts;
+use crate::engine::labels::Labels;
 use crate::step::Limits;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
     MountVolumeOptions,
 };
-use std::collections::HashMap;
 
 /// What PID 1 needs to make the places of a cell, to bind the port of its name server and to become the step's user with
 /// an empty bounding set. It gives them away before the step starts.
@@ -21,7 +21,7 @@ const RELAY: &str = "NET_ADMIN";
 pub(super) struct Asked<'a> {
     pub(super) image: &'a Image,
     pub(super) engine: &'a EngineFacts,
-    pub(super) labels: &'a HashMap<String, String>,
+    pub(super) labels: &'a Labels,
     pub(super) volumes: &'a [Volume],
     /// The volume of this run's tars, where one of them is needed.
     pub(super) goods: Option<String>,
@@ -116,7 +116,7 @@ impl Asked<'_> {
             cmd: Some(Vec::new()),
             working_dir: Some("/".to_owned()),
             healthcheck: Some(HealthConfig { test: words(&["NONE"]), ..HealthConfig::default() }),
-            labels: Some(self.labels.clone()),
+            labels: Some(self.labels.to_map()),
             stop_signal: Some("SIGKILL".to_owned()),
             host_config: Some(host),
             ..ContainerCreateBody::default()
@@ -167,6 +167,11 @@ mod tests {
         serde_json::from_value(said).unwrap()
     }
 
+    fn labels() -> Labels {
+        let owner = crate::engine::labels::Owner::this();
+        Labels { run: "r".into(), owner, deadline: 0, repository: "/r".into(), environment: None }
+    }
+
     fn image() -> Image {
         Image { volumes: vec!["/data".into(), "/tmp".into()], ..Image::default() }
     }
@@ -174,7 +179,7 @@ mod tests {
     #[test]
     fn what_an_image_declares_can_be_read_and_nothing_of_the_host_is_mounted() {
         let limits = Limits { memory_bytes: Some(1 << 30), pids: Some(7), ..Limits::default() };
-        let (image, labels, engine) = (image(), HashMap::new(), facts());
+        let (image, labels, engine) = (image(), labels(), facts());
         let asked = Asked {
             image: &image,
             engine: &engine,

@@ -17,6 +17,7 @@ mod wire;
 use super::namespaces::AGENT;
 use super::{Cell, CellError, Live, Walls, Work};
 use crate::engine::Engine;
+use crate::engine::labels::Labels;
 use crate::frame::{Bytes, Goods, Inside, Payload, ToHelper};
 use crate::lock::CellKind;
 use crate::step::Network;
@@ -63,7 +64,7 @@ pub struct Container(Arc<Shared>);
 struct Shared {
     engine: Engine,
     image: Image,
-    labels: HashMap<String, String>,
+    labels: Labels,
     /// Our Python files on the host.
     lib: PathBuf,
     /// Sealed volumes that this run has looked at.
@@ -125,7 +126,7 @@ impl Container {
         engine: Engine,
         names: &[String],
         lib: &Path,
-        labels: HashMap<String, String>,
+        labels: Labels,
     ) -> Result<Container, OpenError> {
         let image = find(&engine, names).await?;
         if image.architecture != OWN || AGENT.is_empty() {

@@ -5,12 +5,12 @@
 use super::body::mount;
 use super::{GOODS, Image, goods};
 use crate::cell::CellError;
+use crate::engine::labels::Labels;
 use crate::engine::{Engine, EngineError};
 use bollard::models::{ContainerCreateBody, HostConfig, VolumeCreateRequest};
 use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptions, RemoveVolumeOptions, UploadToContainerOptions};
 use futures_util::stream;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -72,13 +72,14 @@ pub(super) fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-type Labels = HashMap<String, String>;
-
 /// Fills and seals a volume, unless it is.
 pub(super) async fn ensure(engine: &Engine, image: &Image, labels: &Labels, volume: &Volume) -> Result<(), CellError> {
     let began = tokio::time::Instant::now();
     loop {
-        if is_there(engine, &volume.mark()).await? {
+        // Whoever removes one of them removed what the other is for.
+        let (mark, content) = (volume.mark(), volume.name.clone());
+        let (sealed, there) = tokio::join!(is_there(engine, &mark), is_there(engine, &content));
+        if sealed? && there? {
             return Ok(());
         }
         let loader = format!("ft-fill-{}", volume.name);
@@ -112,10 +113,6 @@ async fn is_there(engine: &Engine, volume: &str) -> Result<bool, CellError> {
 }
 
 async fn fill(engine: &Engine, loader: &str, labels: &Labels, volume: &Volume) -> Result<(), CellError> {
-    if is_there(engine, &volume.mark()).await? {
-        // Whoever had the name before was just finished.
-        return Ok(());
-    }
     let contents = volume.contents.clone();
     let pieces = goods::produce(move |into| {
         let mut archive = tar::Builder::new(into);
@@ -139,7 +136,7 @@ async fn fill(engine: &Engine, loader: &str, labels: &Labels, volume: &Volume) -
         archive.finish()
     });
     upload(engine, loader, &volume.target, pieces).await?;
-    let mark = VolumeCreateRequest { name: Some(volume.mark()), labels: Some(shared(labels)), ..Default::default() };
+    let mark = VolumeCreateRequest { name: Some(volume.mark()), labels: Some(shared(labels, &volume.name)), ..Default::default() };
     engine.docker().create_volume(mark).await.map_err(|error| engine.error("sealing a volume", error))?;
     Ok(())
 }
@@ -149,13 +146,9 @@ fn append(archive: &mut tar::Builder<impl io::Write>, name: &str, bytes: &[u8], 
     archive.append_data(&mut header, name, bytes)
 }
 
-/// Labels of what outlives a run: nobody's, so that no sweep of dead runs takes it.
-fn shared(labels: &Labels) -> Labels {
-    let run = ["ft.run", "ft.owner", "ft.boot", "ft.deadline"];
-    let mut labels: Labels =
-        labels.iter().filter(|(name, _)| !run.contains(&name.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
-    labels.insert("ft.shared".to_owned(), "1".to_owned());
-    labels
+/// Labels of what outlives a run: no sweep of dead runs takes it, and `ft gc` does.
+fn shared(labels: &Labels, volume: &str) -> std::collections::HashMap<String, String> {
+    Labels { environment: Some(volume.to_owned()), ..labels.clone() }.to_map()
 }
 
 /// A container that is never started: through it files get into a volume.
@@ -170,12 +163,12 @@ async fn create_loader(
 ) -> Result<String, EngineError> {
     let mut mount = mount(Some(volume), target, false, copy);
     if let Some(options) = &mut mount.volume_options {
-        options.labels = Some(if name.is_some() { shared(labels) } else { labels.clone() });
+        options.labels = Some(if name.is_some() { shared(labels, volume) } else { labels.to_map() });
     }
     let body = ContainerCreateBody {
         image: Some(image.id.clone()),
         entrypoint: Some(vec!["/never".to_owned()]),
-        labels: Some(labels.clone()),
+        labels: Some(labels.to_map()),
         host_config: Some(HostConfig {
             network_mode: Some("none".to_owned()),
             mounts: Some(vec![mount]),

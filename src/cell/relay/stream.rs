@@ -1,6 +1,7 @@
 //! One stream between a socket of the host and the agent.
 
 use super::{Bytes, ToAgent};
+use crate::frame::datagram_cost;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -174,8 +175,9 @@ pub(super) async fn udp(socket: UdpSocket, mut line: Line) {
                 Some(Told::Bytes(datagram)) => {
                     // What the network says against it is no more than a loss.
                     let _ = socket.send(&datagram).await;
-                    line.held.fetch_sub(datagram.len(), Ordering::Relaxed);
-                    let taken = ToAgent::Taken { stream: line.stream, bytes: datagram.len() as u32 };
+                    let cost = datagram_cost(datagram.len());
+                    line.held.fetch_sub(cost as usize, Ordering::Relaxed);
+                    let taken = ToAgent::Taken { stream: line.stream, bytes: cost };
                     if line.to_agent.send(taken).await.is_err() {
                         return;
                     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::frame::HostEntry;
+use crate::frame::{HostEntry, datagram_cost};
 use std::sync::atomic::AtomicUsize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -266,11 +266,39 @@ async fn datagrams_keep_their_bounds_and_their_flow() {
         let (n, sender) = server.recv_from(&mut bytes).await.unwrap();
         assert_eq!(&bytes[..n], text.as_bytes());
         from.push(sender);
-        assert!(matches!(agent.next().await, ToAgent::Taken { stream: s, bytes: b } if s == stream && b == n as u32));
+        assert!(
+            matches!(agent.next().await, ToAgent::Taken { stream: s, bytes: b } if s == stream && b == datagram_cost(n))
+        );
         server.send_to(text.as_bytes(), sender).await.unwrap();
         assert_eq!(agent.next().await, ToAgent::Received { stream, bytes: Bytes(text.into()) });
     }
     assert!(from[0] == from[2] && from[0] != from[1]);
+}
+
+#[tokio::test]
+async fn a_flood_of_datagrams_without_a_byte_is_not_kept() {
+    let own = own_address().await;
+    let server = UdpSocket::bind((own, 0)).await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    let mut agent = Agent::new(Policy::LISTED, vec![listed(own, port)], Resolver::System);
+    agent.dial(1, 17, own, port);
+    assert!(matches!(agent.next().await, ToAgent::Dialed { errno: 0, .. }));
+    let held = Arc::clone(&agent.relay.shared.state().lines[&1].held);
+    // In one go, so that nothing can be passed on in between. Its window is in bytes, and these have none.
+    for _ in 0..100_000 {
+        agent.say(1, b"");
+    }
+    assert!(held.load(Ordering::SeqCst) <= WINDOW as usize + 256, "it keeps {held:?}");
+    assert!(agent.relay.shared.state().lines.is_empty(), "who does not keep to the window is cut off");
+    let (_, nobody) = mpsc::channel(1);
+    let mut told = std::mem::replace(&mut agent.told, nobody);
+    tokio::spawn(async move { while told.recv().await.is_some() {} });
+    while agent.relay.tasks.join_next().await.is_some() {}
+    let mut got = 0;
+    while server.try_recv_from(&mut [0; 8]).is_ok() {
+        got += 1;
+    }
+    assert!(got <= WINDOW as usize / 256, "{got} were passed on");
 }
 
 #[tokio::test]
