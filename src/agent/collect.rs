@@ -248,7 +248,11 @@ pub fn send(channel: &mut Channel, manifest: &Manifest, at: &Places, before: &Be
     let most = usize::try_from(manifest.artifact_entries).unwrap_or(usize::MAX).saturating_add(CROWD);
     let mut held = NAMES;
     let mut collector = Collector {
-        archive: tar::Builder::new(Pieces { channel, pending: Vec::with_capacity(PIECE), frame: |bytes| Frame::Tar { bytes } }),
+        archive: tar::Builder::new(Pieces {
+            channel,
+            pending: Vec::with_capacity(PIECE),
+            frame: |bytes| Frame::Tar { bytes },
+        }),
         refused: 0,
         entries: Budget { left: manifest.artifact_entries },
         bytes: Budget { left: manifest.artifact_bytes },

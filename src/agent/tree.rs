@@ -190,12 +190,7 @@ impl Before {
     }
 }
 
-fn append(
-    archive: &mut tar::Builder<impl Write>,
-    tree: &Path,
-    path: &Path,
-    meta: Option<&Metadata>,
-) -> io::Result<()> {
+fn append(archive: &mut tar::Builder<impl Write>, tree: &Path, path: &Path, meta: Option<&Metadata>) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(0);
     header.set_mode(meta.map_or(0, |meta| meta.mode() & 0o777));

@@ -61,7 +61,11 @@ pub(super) async fn open(
     let broken = |error: &dyn std::fmt::Display| NoContainer::Broken(error.to_string(), String::new());
     let Some((name, digest)) = lock.container.image.as_deref().and_then(|image| image.split_once('@')) else {
         // The plan says so; nobody needs to be asked.
-        return Err(NoContainer::Refused(Finding::new(ParityCode::IMAGE_NOT_PINNED, "preflight", "no image is pinned")));
+        return Err(NoContainer::Refused(Finding::new(
+            ParityCode::IMAGE_NOT_PINNED,
+            "preflight",
+            "no image is pinned",
+        )));
     };
     let places = Where::from_variables(|name| context.vars.text(name));
     let engine = Engine::connect(&places).await?;

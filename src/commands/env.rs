@@ -70,13 +70,7 @@ pub(super) fn store(context: &Context, repo: &Repo) -> Store {
 }
 
 /// What is to be built, with the caller's own index settings for the fetch.
-pub(super) fn spec(
-    context: &Context,
-    repo: &Repo,
-    interpreter: &Interpreter,
-    survey: &Survey,
-    rebuild: bool,
-) -> Spec {
+pub(super) fn spec(context: &Context, repo: &Repo, interpreter: &Interpreter, survey: &Survey, rebuild: bool) -> Spec {
     let uv_toml = context.vars.uv_toml_path().and_then(|path| std::fs::read_to_string(path).ok());
     Spec {
         interpreter: interpreter.clone(),
@@ -126,7 +120,8 @@ pub(super) fn glimpse(progress: &Progress) -> Glimpse {
 /// Lock and facts for an environment command, or what stops it.
 fn surveyed(context: &Context, repo: &Repo) -> Result<(Survey, EnvKey), Failure> {
     let lock = survey::read_lock(repo, &Source::Worktree)?;
-    let asked = Asked { source: &Source::Worktree, python: &lock.python, untracked: Vec::new(), cells: false, contained: None };
+    let asked =
+        Asked { source: &Source::Worktree, python: &lock.python, untracked: Vec::new(), cells: false, contained: None };
     let survey = survey::survey(context, repo, &lock, asked);
     if let Some(path) = crate::facts::git::tracked_state(repo) {
         let message = format!("git tracks {path}: an environment that comes with a clone is not used");

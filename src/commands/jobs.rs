@@ -58,8 +58,11 @@ impl<'a, C: Cell> CellJobs<'a, C> {
 impl<C: Cell> RunJob for CellJobs<'_, C> {
     async fn run(&mut self, mut job: Job) -> Result<JobEnd, JobLost> {
         let name = job.name.clone();
-        let lost =
-            |error: &dyn std::fmt::Display| JobLost { message: format!("{name}: {error}"), unenforceable: false, absent: false };
+        let lost = |error: &dyn std::fmt::Display| JobLost {
+            message: format!("{name}: {error}"),
+            unenforceable: false,
+            absent: false,
+        };
         self.made += 1;
         fs_err::create_dir_all(&self.spool).map_err(|error| lost(&error))?;
         let tar = self.spool.join(format!("{}.tar", self.made));

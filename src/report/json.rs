@@ -2,9 +2,9 @@
 //! stands in it is described by [`super::fields`].
 
 use super::fields::{
-    self, Artifact, Broken, Collection, ContainerReport, Coverage, Enforcement, Environment, Failure, Issue, NetworkReport, Observed,
-    Output, Refused, Report, SCHEMA_VERSION, Security, Snapshot, Stage, StepReport, TestNote, Tests, Thresholds, Wall,
-    WallReport,
+    self, Artifact, Broken, Collection, ContainerReport, Coverage, Enforcement, Environment, Failure, Issue,
+    NetworkReport, Observed, Output, Refused, Report, SCHEMA_VERSION, Security, Snapshot, Stage, StepReport, TestNote,
+    Tests, Thresholds, Wall, WallReport,
 };
 use super::state::state;
 use crate::event::{self, Verdict};

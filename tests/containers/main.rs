@@ -74,7 +74,8 @@ fn a_run_in_a_container_passes_and_says_what_stood() {
     let report = project.report();
     assert_eq!(report.exit_code(), 0);
     assert_eq!(report.step("pytest")["tests"]["passed"], 2);
-    for name in ["network", "pid", "user", "capabilities", "no_new_privs", "seccomp", "mounts", "witness", "memory", "pids"]
+    for name in
+        ["network", "pid", "user", "capabilities", "no_new_privs", "seccomp", "mounts", "witness", "memory", "pids"]
     {
         let wall = wall(&report, "pytest", name);
         assert_eq!(wall["enforced"], true, "{wall}");

@@ -9,6 +9,7 @@ use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
     MountVolumeOptions,
 };
+use std::collections::HashMap;
 
 /// What PID 1 needs to make the places of a cell, to bind the port of its name server and to become the step's user with
 /// an empty bounding set. It gives them away before the step starts.
@@ -16,6 +17,9 @@ const CAPABILITIES: [&str; 5] = ["CHOWN", "NET_BIND_SERVICE", "SETGID", "SETPCAP
 
 /// With a relay every address is made the container's own first; it has no network but its loopback.
 const RELAY: &str = "NET_ADMIN";
+
+/// Where IPv6 is switched on in a container; a kernel without it has no such file, and the engine then says its name.
+pub(super) const IPV6: &str = "net.ipv6.conf.all.disable_ipv6";
 
 /// One container to be.
 pub(super) struct Asked<'a> {
@@ -27,6 +31,8 @@ pub(super) struct Asked<'a> {
     pub(super) goods: Option<String>,
     pub(super) limits: &'a Limits,
     pub(super) relay: bool,
+    /// Its loopback has IPv6, which engines switch off without a network.
+    pub(super) six: bool,
 }
 
 fn signed(number: u64) -> i64 {
@@ -48,6 +54,12 @@ pub(super) fn mount(name: Option<&str>, target: &str, read_only: bool, copy: boo
 impl Asked<'_> {
     fn capabilities(&self) -> Vec<String> {
         CAPABILITIES.iter().copied().chain(self.relay.then_some(RELAY)).map(str::to_owned).collect()
+    }
+
+    fn sysctls(&self) -> HashMap<String, String> {
+        let port = ("net.ipv4.ip_unprivileged_port_start", if self.relay { "0" } else { "1024" });
+        let six = self.six.then_some((IPV6, "0"));
+        [port].into_iter().chain(six).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     fn mounts(&self) -> Vec<Mount> {
@@ -78,7 +90,6 @@ impl Asked<'_> {
         let tmpfs = format!("rw,exec,nosuid,nodev,mode=1777,size={temporary},nr_inodes={inodes}");
         let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
         let cpus = limits.cpus.map(u64::from).filter(|_| self.engine.cpu_quota);
-        let first_port = if self.relay { "0" } else { "1024" };
         let host = HostConfig {
             network_mode: Some("none".to_owned()),
             readonly_rootfs: Some(true),
@@ -99,7 +110,7 @@ impl Asked<'_> {
             dns: words(&["127.0.0.53"]),
             dns_search: words(&["."]),
             extra_hosts: words(&["ft:127.0.0.1"]),
-            sysctls: Some([("net.ipv4.ip_unprivileged_port_start".to_owned(), first_port.to_owned())].into()),
+            sysctls: Some(self.sysctls()),
             ..HostConfig::default()
         };
         ContainerCreateBody {
@@ -144,8 +155,14 @@ impl Asked<'_> {
             ("a limit of memory", less(asked.memory, made.memory)),
             ("a limit of swap", less(asked.memory_swap, made.memory_swap)),
             ("a limit of processors", less(asked.nano_cpus, made.nano_cpus)),
-            ("IPC of its own", made.ipc_mode.as_deref().is_some_and(|mode| mode == "host" || mode.starts_with("container:"))),
-            ("process ids of its own", made.pid_mode.as_deref().is_some_and(|mode| !mode.is_empty() && mode != "private")),
+            (
+                "IPC of its own",
+                made.ipc_mode.as_deref().is_some_and(|mode| mode == "host" || mode.starts_with("container:")),
+            ),
+            (
+                "process ids of its own",
+                made.pid_mode.as_deref().is_some_and(|mode| !mode.is_empty() && mode != "private"),
+            ),
             ("no directory of the host", made.binds.as_ref().is_some_and(|binds| !binds.is_empty())),
         ];
         all.into_iter().find(|(_, refused)| *refused).map(|(what, _)| what.to_owned())
@@ -188,6 +205,7 @@ mod tests {
             goods: None,
             limits: &limits,
             relay: false,
+            six: true,
         };
         let host = asked.body().host_config.unwrap();
         let mounts = host.mounts.as_ref().unwrap();

@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 use volumes::{Contents, Volume};
@@ -72,6 +73,8 @@ struct Shared {
     /// What was packed in this run, by its place on the host.
     packed: Mutex<HashMap<PathBuf, Arc<Packed>>>,
     store: Mutex<volumes::Store>,
+    /// The engine's kernel has IPv6, as far as it is known.
+    six: AtomicBool,
 }
 
 impl std::fmt::Debug for Container {
@@ -122,12 +125,7 @@ impl Container {
     ///
     /// # Errors
     /// [`OpenError`]. Nothing was made.
-    pub async fn open(
-        engine: Engine,
-        names: &[String],
-        lib: &Path,
-        labels: Labels,
-    ) -> Result<Container, OpenError> {
+    pub async fn open(engine: Engine, names: &[String], lib: &Path, labels: Labels) -> Result<Container, OpenError> {
         let image = find(&engine, names).await?;
         if image.architecture != OWN || AGENT.is_empty() {
             return Err(OpenError::Architecture { engine: image.architecture, own: OWN });
@@ -143,6 +141,7 @@ impl Container {
             ready: Mutex::default(),
             packed: Mutex::default(),
             store: Mutex::default(),
+            six: AtomicBool::new(true),
         })))
     }
 
@@ -177,7 +176,7 @@ impl Container {
         }
         let (goods, packed) = shared.goods(walls, &volumes).await?;
         let stored = packed.iter().any(|packed| matches!(**packed, Packed::Stored(_)));
-        let asked = Asked {
+        let mut asked = Asked {
             image: &shared.image,
             engine: shared.engine.facts(),
             labels: &shared.labels,
@@ -185,8 +184,17 @@ impl Container {
             goods: if stored { shared.store.lock().await.name() } else { None },
             limits: &walls.limits,
             relay: walls.network != Network::Loopback,
+            six: shared.six.load(Ordering::Relaxed),
         };
-        let (mut live, container) = wire::start(&shared.engine, &asked).await?;
+        let started = match wire::start(&shared.engine, &asked).await {
+            Err(error) if asked.six && error.to_string().contains("ipv6") => {
+                shared.six.store(false, Ordering::Relaxed);
+                asked.six = false;
+                wire::start(&shared.engine, &asked).await
+            }
+            other => other,
+        };
+        let (mut live, container) = started?;
         let limit = |limit: Option<u64>| limit.unwrap_or(0);
         let inside = Inside {
             goods,

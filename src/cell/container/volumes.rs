@@ -8,7 +8,9 @@ use crate::cell::CellError;
 use crate::engine::labels::Labels;
 use crate::engine::{Engine, EngineError};
 use bollard::models::{ContainerCreateBody, HostConfig, VolumeCreateRequest};
-use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptions, RemoveVolumeOptions, UploadToContainerOptions};
+use bollard::query_parameters::{
+    CreateContainerOptions, RemoveContainerOptions, RemoveVolumeOptions, UploadToContainerOptions,
+};
 use futures_util::stream;
 use sha2::{Digest, Sha256};
 use std::io;
@@ -79,8 +81,10 @@ pub(super) async fn ensure(engine: &Engine, image: &Image, labels: &Labels, volu
         // Whoever removes one of them removed what the other is for.
         let (mark, content) = (volume.mark(), volume.name.clone());
         let (sealed, there) = tokio::join!(is_there(engine, &mark), is_there(engine, &content));
-        if sealed? && there? {
-            return Ok(());
+        match (sealed?, there?) {
+            (true, true) => return Ok(()),
+            (true, false) => remove_volume(engine, &mark).await,
+            _ => {}
         }
         let loader = format!("ft-fill-{}", volume.name);
         let copy = matches!(volume.contents, Contents::Image(_));
@@ -113,6 +117,10 @@ async fn is_there(engine: &Engine, volume: &str) -> Result<bool, CellError> {
 }
 
 async fn fill(engine: &Engine, loader: &str, labels: &Labels, volume: &Volume) -> Result<(), CellError> {
+    if is_there(engine, &volume.mark()).await? {
+        // Whoever had the loader's name before was just finished, and somebody may read there already.
+        return Ok(());
+    }
     let contents = volume.contents.clone();
     let pieces = goods::produce(move |into| {
         let mut archive = tar::Builder::new(into);
@@ -136,7 +144,11 @@ async fn fill(engine: &Engine, loader: &str, labels: &Labels, volume: &Volume) -
         archive.finish()
     });
     upload(engine, loader, &volume.target, pieces).await?;
-    let mark = VolumeCreateRequest { name: Some(volume.mark()), labels: Some(shared(labels, &volume.name)), ..Default::default() };
+    let mark = VolumeCreateRequest {
+        name: Some(volume.mark()),
+        labels: Some(shared(labels, &volume.name)),
+        ..Default::default()
+    };
     engine.docker().create_volume(mark).await.map_err(|error| engine.error("sealing a volume", error))?;
     Ok(())
 }
@@ -195,6 +207,10 @@ async fn upload(
     let options = UploadToContainerOptions { path: path.to_owned(), ..Default::default() };
     let sent = engine.patient().upload_to_container(container, Some(options), bollard::body_try_stream(body)).await;
     sent.map_err(|error| engine.error("filling a volume", error))
+}
+
+async fn remove_volume(engine: &Engine, volume: &str) {
+    let _ = engine.docker().remove_volume(volume, None::<RemoveVolumeOptions>).await;
 }
 
 async fn remove(engine: &Engine, container: &str) {

@@ -6,8 +6,8 @@ use crate::engine::Engine;
 use bollard::container::LogOutput;
 use bollard::models::ContainerWaitResponse;
 use bollard::query_parameters::{
-    AttachContainerOptions, CreateContainerOptions, KillContainerOptions, RemoveContainerOptions, StartContainerOptions,
-    WaitContainerOptions,
+    AttachContainerOptions, CreateContainerOptions, KillContainerOptions, RemoveContainerOptions,
+    StartContainerOptions, WaitContainerOptions,
 };
 use futures_util::StreamExt;
 use std::future::Future;
