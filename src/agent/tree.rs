@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -188,6 +189,84 @@ impl Before {
                 fs::remove_file(&at)?;
             }
         }
+        Ok(())
+    }
+}
+
+impl Before {
+    /// Writes as a tar what is new or changed in `tree`, and what is gone as a device of number 0: laid over the tree as
+    /// it was, that gives the tree as it is. Nothing in `tree` changes.
+    ///
+    /// # Errors
+    /// Where `into` takes no more, or something can't be read.
+    pub fn changes(&self, tree: &Path, into: &mut impl Write) -> io::Result<()> {
+        let mut archive = tar::Builder::new(into);
+        let mut seen = HashMap::new();
+        let mut changed = Vec::new();
+        walk(tree, Path::new(""), &mut |path, meta| {
+            seen.insert(path.to_owned(), ());
+            if self.marks.get(path) != Some(&Mark::of(meta)) {
+                changed.push((path.to_owned(), Some(meta.clone())));
+            }
+        })?;
+        let mut gone: Vec<&PathBuf> = self.marks.keys().filter(|path| !seen.contains_key(*path)).collect();
+        gone.sort();
+        // Of a directory that is gone, itself: what was in it goes with it.
+        gone.dedup_by(|path, above| path.starts_with(above.as_path()));
+        // What replaced a directory stands for all that was in it.
+        let in_directory = |path: &PathBuf| path.parent().is_some_and(|parent| tree.join(parent).is_dir());
+        changed.extend(gone.into_iter().filter(|path| in_directory(path)).map(|path| (path.clone(), None)));
+        changed.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut written: Vec<PathBuf> = Vec::new();
+        for (path, meta) in &changed {
+            // The directories above, unless the last entry stands in them too.
+            let mut above: Vec<&Path> = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
+            above.reverse();
+            written.retain(|directory| path.starts_with(directory));
+            for directory in above {
+                if !written.iter().any(|have| have == directory) {
+                    append(&mut archive, tree, directory, Some(&fs::symlink_metadata(tree.join(directory))?))?;
+                    written.push(directory.to_owned());
+                }
+            }
+            append(&mut archive, tree, path, meta.as_ref())?;
+            if meta.as_ref().is_some_and(Metadata::is_dir) {
+                written.push(path.clone());
+            }
+        }
+        archive.finish()
+    }
+}
+
+fn append(archive: &mut tar::Builder<impl Write>, tree: &Path, path: &Path, meta: Option<&Metadata>) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    header.set_mode(meta.map_or(0, |meta| meta.mode() & 0o777));
+    header.set_mtime(meta.map_or(0, |meta| meta.mtime().max(0).cast_unsigned()));
+    let Some(meta) = meta else {
+        header.set_entry_type(tar::EntryType::Char);
+        header.set_device_major(0)?;
+        header.set_device_minor(0)?;
+        return archive.append_data(&mut header, path, io::empty());
+    };
+    if meta.mtime_nsec() != 0 && (meta.is_dir() || meta.is_symlink() || meta.is_file()) {
+        let time = format!("{}.{:09}", meta.mtime(), meta.mtime_nsec());
+        archive.append_pax_extensions([("mtime", time.as_bytes())])?;
+    }
+    if meta.is_dir() {
+        header.set_entry_type(tar::EntryType::Directory);
+        archive.append_data(&mut header, path, io::empty())
+    } else if meta.is_symlink() {
+        header.set_entry_type(tar::EntryType::Symlink);
+        let target = fs::read_link(tree.join(path))?;
+        archive.append_link(&mut header, path, Path::new(std::ffi::OsStr::from_bytes(target.as_os_str().as_bytes())))
+    } else if meta.is_file() {
+        let file = fs::File::open(tree.join(path))?;
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_size(meta.size());
+        archive.append_data(&mut header, path, io::Read::take(file, meta.size()))
+    } else {
+        // Sockets and pipes were somebody's who is gone.
         Ok(())
     }
 }

@@ -236,6 +236,9 @@ pub struct Exec {
     /// Seconds until the command is ended (default: none)
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
+    /// In the lock's container image
+    #[arg(long)]
+    pub container: bool,
     /// The command and its arguments
     #[arg(required = true, last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
