@@ -15,6 +15,7 @@ const SOURCES: &[&str] = &[
     "src/agent",
     "src/linux",
     "src/escape.rs",
+    "src/etc.rs",
     "src/frame.rs",
     "src/network.rs",
     "src/network",

@@ -17,7 +17,7 @@ pub type Raised = Result<Vec<Observed>, (String, String)>;
 
 /// What a cell without namespaces promises less.
 const WEAKER: &str = "a cell was raised; weaker: paths differ, /tmp and loopback are the machine's (connections only to \
-    what the step opened), no allowed hosts, one step at a time";
+    what the step opened), one step at a time";
 
 /// What was tried and read, before it is judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,16 +232,17 @@ fn failed(name: &str, detail: &str, fix: &str) -> Check {
 
 /// What a run can be put into: one row for each kind. A kind is added here when it is added to the product.
 fn cells(namespaces: &Raised, engines: &[Engine], here: &Raised) -> Vec<Check> {
-    let engine = match engines.iter().find(|engine| engine.answers) {
-        Some(engine) => format!("an engine answers ({}); this ft has no container mode yet", engine.detail),
-        None => "no engine answers, and this ft has no container mode yet".to_owned(),
-    };
     vec![
         match namespaces {
             Ok(_) => held("namespaces", "namespaces", "a cell was raised, and its walls were seen from inside"),
             Err((why, fix)) => failed("namespaces", why, fix),
         },
-        failed("container", &engine, ""),
+        match engines.iter().find(|engine| engine.answers) {
+            Some(engine) => {
+                held("container", "container engine", &format!("{}, for locks that pin an image", engine.detail))
+            }
+            None => failed("container", "no engine answers", ""),
+        },
         match here {
             Ok(_) => held("here", "seccomp broker, Landlock", WEAKER),
             Err((why, fix)) => failed("here", why, fix),

@@ -248,6 +248,20 @@ pub struct EnvironmentInfo {
     pub installer: String,
     /// Every distribution and its version.
     pub packages: BTreeMap<String, String>,
+    /// The container that it is seen in, in container mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerInfo>,
+}
+
+/// What the containers of a run are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ContainerInfo {
+    /// The image, by the engine's digest of its content.
+    pub image: String,
+    /// `Docker 20.10.24 at unix:///var/run/docker.sock`.
+    pub engine: String,
+    /// sha256 of the agent that is their first process, in hex.
+    pub agent_sha256: String,
 }
 
 /// One wall as it was seen from inside.

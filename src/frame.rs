@@ -367,6 +367,41 @@ record! {
 }
 
 record! {
+    /// What an agent makes of a container before it serves: an engine raised the walls and brought the agent, and the rest
+    /// comes over the stream or lies in the container as a tar.
+    pub struct Inside {
+        /// What is unpacked, in this order. Those without `from` come over the stream in the same order.
+        pub goods: Vec<Goods>,
+        /// Files that have this text, or what they stand in was not finished: path and text.
+        pub seals: Vec<(String, String)>,
+        /// What the step changes in its tree is wanted afterwards, as [`Frame::Change`].
+        pub changes: bool,
+        /// Memory of the container in bytes, which the engine limits; 0 means no limit.
+        pub memory_bytes: u64,
+        /// Processes and threads, which the engine limits; 0 means no limit.
+        pub pids: u64,
+        /// Bytes that the step may write; 0 means no limit.
+        pub disk_bytes: u64,
+        /// CPUs of the affinity mask; 0 means all.
+        pub cpus: u32,
+        /// As in [`Spec`].
+        pub relay: bool,
+    }
+}
+
+record! {
+    /// A directory that is unpacked from a tar.
+    pub struct Goods {
+        /// Where, absolute.
+        pub to: String,
+        /// A tar in the container; empty where it comes over the stream.
+        pub from: String,
+        /// Whether it becomes the step's own; else the step may only read it.
+        pub owned: bool,
+    }
+}
+
+record! {
     /// One wall as it was seen from inside the cell.
     pub struct Observed {
         /// `network`, `mounts`, `pid`, `capabilities`, `no_new_privs`, `memory`, ...
@@ -462,6 +497,9 @@ frames! {
         21 = Taken { stream: u32, bytes: u32 }
         /// A sign of life before `hello`: the tree is being copied. `end` does not count it.
         22 = Raising {}
+        /// A piece of the tar of what the step changed in its tree, where that is wanted: files as they are now, and of
+        /// what is gone a device of number 0, as overlayfs marks it.
+        23 = Change { bytes: Bytes }
     }
 }
 
@@ -510,10 +548,14 @@ frames! {
 }
 
 frames! {
-    /// From the host to the helper, once, before the first [`ToAgent`].
+    /// From the host to the helper, before the first [`ToAgent`].
     pub enum ToHelper {
         /// Raise these walls and become the agent behind them.
         1 = Raise { spec: Spec }
+        /// Become the agent behind walls that an engine raised.
+        2 = Enter { inside: Inside }
+        /// A piece of a tar that was announced; an empty one ends it.
+        3 = Goods { bytes: Bytes }
     }
 }
 

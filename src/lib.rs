@@ -18,7 +18,7 @@
 //!
 //! # Who may import whom
 //!
-//! Pure: [`code`], [`escape`], [`frame`], [`network`], [`finding`], [`step`], [`repo`], [`lock`], [`plan`], [`results`],
+//! Pure: [`code`], [`escape`], [`etc`], [`frame`], [`network`], [`finding`], [`step`], [`repo`], [`lock`], [`plan`], [`results`],
 //! [`event`], [`run`], [`outcome`], [`doctor`], [`report`]. They import only each other. Effects import pure modules, and
 //! not each other, but for what are tools of theirs: [`mod@git`] (how git is called), [`mod@engine`] (how a container
 //! engine is reached), [`lib_py`] (our Python files) and [`tar_writer`]. [`image`] makes, reads and identifies container
@@ -36,6 +36,7 @@
 pub mod agent;
 pub mod code;
 pub mod escape;
+pub mod etc;
 pub mod frame;
 #[cfg(target_os = "linux")]
 pub mod linux;

@@ -8,6 +8,7 @@
 
 use super::channel::{Channel, Gone};
 use super::places::Places;
+use super::tree;
 use crate::frame::{Bytes, Frame, Manifest};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -247,7 +248,11 @@ pub fn send(channel: &mut Channel, manifest: &Manifest, at: &Places, before: &Be
     let most = usize::try_from(manifest.artifact_entries).unwrap_or(usize::MAX).saturating_add(CROWD);
     let mut held = NAMES;
     let mut collector = Collector {
-        archive: tar::Builder::new(Pieces { channel, pending: Vec::with_capacity(PIECE) }),
+        archive: tar::Builder::new(Pieces {
+            channel,
+            pending: Vec::with_capacity(PIECE),
+            frame: |bytes| Frame::Tar { bytes },
+        }),
         refused: 0,
         entries: Budget { left: manifest.artifact_entries },
         bytes: Budget { left: manifest.artifact_bytes },
@@ -296,6 +301,47 @@ pub fn send(channel: &mut Channel, manifest: &Manifest, at: &Places, before: &Be
         return Err(Gone);
     }
     Ok(())
+}
+
+/// How much more the changes of a tree may have than what a step leaves on purpose.
+const CHANGES: u64 = 4;
+
+/// Sends what the step changed in its tree, for steps that need it.
+///
+/// # Errors
+/// Where the host is gone, and where it is more than anybody should send.
+pub fn send_changes(
+    channel: &mut Channel,
+    manifest: &Manifest,
+    at: &Places,
+    before: &tree::Before,
+) -> Result<(), super::Ended> {
+    let pieces = Pieces { channel, pending: Vec::with_capacity(PIECE), frame: |bytes| Frame::Change { bytes } };
+    let mut limited = Limited { inner: pieces, left: manifest.artifact_bytes.saturating_mul(CHANGES) };
+    let written = before.changes(&at.work(), &mut limited);
+    match written.and_then(|()| limited.inner.finish()) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(super::Ended::Gone),
+        Err(e) => Err(super::Failure::new("changes", format!("what the step changed can't be passed on: {e}")).into()),
+    }
+}
+
+/// Takes so many bytes and no more.
+struct Limited<W> {
+    inner: W,
+    left: u64,
+}
+
+impl<W: Write> Write for Limited<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.left = self.left.checked_sub(written as u64).ok_or_else(|| io::Error::other("it is too much"))?;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 struct Budget {
@@ -465,6 +511,7 @@ impl Read for Exact {
 struct Pieces<'a> {
     channel: &'a mut Channel,
     pending: Vec<u8>,
+    frame: fn(Bytes) -> Frame,
 }
 
 impl Pieces<'_> {
@@ -479,7 +526,7 @@ impl Pieces<'_> {
     fn cut(&mut self) -> io::Result<()> {
         let bytes = std::mem::replace(&mut self.pending, Vec::with_capacity(PIECE));
         if !bytes.is_empty() {
-            self.channel.send(&Frame::Tar { bytes: Bytes(bytes) });
+            self.channel.send(&(self.frame)(Bytes(bytes)));
         }
         self.channel.flush()
     }

@@ -9,9 +9,11 @@
 mod channel;
 mod collect;
 mod complaint;
+mod contained;
 mod disk;
 mod escalation;
 mod family;
+mod goods;
 mod here;
 mod observe;
 mod places;
@@ -24,7 +26,7 @@ mod trial;
 mod walls;
 mod witness;
 
-pub use here::TEMPORARY;
+pub use here::{TEMPORARY, is_gone};
 pub use places::MARKER;
 
 use crate::code::ExitCode;
@@ -49,7 +51,7 @@ impl Failure {
 /// How the agent comes to its walls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// An engine built them, and this is PID 1 behind them.
+    /// An engine built them, and this is PID 1 behind them, which gets the rest by [`Inside`](crate::frame::Inside).
     Behind,
     /// It builds them itself, of namespaces, from the [`Spec`](crate::frame::Spec) that comes first.
     Raise,
@@ -61,7 +63,7 @@ pub enum Mode {
 #[must_use]
 pub fn main(mode: Mode) -> std::process::ExitCode {
     let code = catch_unwind(AssertUnwindSafe(|| match mode {
-        Mode::Behind => serve(walls::Behind::default()),
+        Mode::Behind => contained::enter(),
         Mode::Raise => walls::raise(),
         Mode::Here => here::raise(),
     }));
@@ -152,13 +154,18 @@ fn conversation(channel: &mut Channel, mut behind: walls::Behind) -> Result<(), 
     };
     let places = behind.places.clone();
     places.translate(&mut manifest);
-    let copied = behind.without.as_mut().and_then(|without| without.copied.take());
+    let changes = behind.changes.take();
     let before = collect::Before::record(&manifest, &places);
-    supervisor::run(channel, &manifest, behind)?;
+    let left = supervisor::run(channel, &manifest, behind)?;
+    if let Some(left) = &left {
+        left.check().map_err(|what| Failure::new("places", what))?;
+    }
     collect::send(channel, &manifest, &places, &before)?;
-    if let Some(copied) = copied {
-        // Where that fails the layer holds more than the changes, and every one of them.
-        let _ = copied.reduce(&places.work());
+    if let Some(before) = changes {
+        collect::send_changes(channel, &manifest, &places, &before)?;
+    }
+    if let Some(left) = left {
+        left.hand_over(&places.work()).map_err(|e| Failure::new("changes", e))?;
     }
     Ok(())
 }

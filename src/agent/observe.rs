@@ -2,6 +2,7 @@
 
 use super::root::Tree;
 use crate::frame::{Observed, Policy};
+use crate::linux::cgroup;
 use crate::network::address;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -33,6 +34,23 @@ pub struct Facts {
     pub relayed: Option<String>,
     /// There are no namespaces, and what there is instead.
     pub here: Option<Here>,
+    /// An engine raised the walls: what it limits.
+    pub engine: Option<Engine>,
+}
+
+/// What the groups of a container limit, as seen from inside: the file and its value.
+#[derive(Debug)]
+pub struct Engine {
+    memory: Option<(&'static str, u64)>,
+    pids: Option<(&'static str, u64)>,
+}
+
+impl Engine {
+    /// Looks.
+    pub fn look() -> Engine {
+        let [memory, pids] = cgroup::container_limits();
+        Engine { memory, pids }
+    }
 }
 
 /// A cell without namespaces.
@@ -63,6 +81,35 @@ impl Facts {
 
 fn wall(wall: &str, mechanism: &str, detail: impl Into<String>, enforced: bool) -> Observed {
     Observed { wall: wall.into(), mechanism: mechanism.into(), detail: detail.into(), enforced }
+}
+
+/// What an engine was asked to limit, held against what the container's groups say.
+fn of_engine(engine: &Engine, facts: &Facts) -> Vec<Observed> {
+    let held = |wall_of: &str, asked: u64, said: Option<(&'static str, u64)>| match said {
+        Some((file, value)) if value <= asked => {
+            wall(wall_of, &format!("the container's control group, {file}"), value.to_string(), true)
+        }
+        said => {
+            let said = said.map_or("no limit".to_owned(), |(file, value)| format!("{value} in {file}"));
+            wall(wall_of, "", format!("{asked} was asked for, the container's control group says {said}"), false)
+        }
+    };
+    let mut all = Vec::new();
+    if facts.memory_bytes > 0 {
+        all.push(held("memory", facts.memory_bytes, engine.memory));
+    }
+    if facts.pids_max > 0 {
+        all.push(held("pids", facts.pids_max, engine.pids));
+    }
+    if facts.disk_bytes > 0 {
+        all.push(wall("disk", "", "only the size of /tmp and of one file", false));
+    }
+    all.push(wall("output", "counted by PID 1", "what is over the limit is dropped", true));
+    all.push(wall("files", "RLIMIT_NOFILE", super::spawn::FILES.0.to_string(), true));
+    if facts.cpus > 0 {
+        all.push(wall("cpus", "affinity mask", facts.cpus.to_string(), true));
+    }
+    all
 }
 
 /// Looks at every wall.
@@ -156,8 +203,9 @@ fn without_namespaces(here: &Here, ids: &str, facts: &Facts) -> Vec<Observed> {
     let since = |version: u32, what: &'static str| if here.landlock >= version { what } else { "" };
     let network = format!(
         "every socket is made and connected by the broker{}; loopback is the machine's: connections only to what the \
-         step itself opened",
-        since(4, ", and Landlock refuses TCP beside it")
+         step itself opened{}",
+        since(4, ", and Landlock refuses TCP beside it"),
+        facts.relayed.as_ref().map(|hosts| format!("; relayed by the host: {hosts}")).unwrap_or_default()
     );
     let files = format!(
         "Landlock {}: {}; modes, owners, times and attributes of files are changed by the broker, where the step may \
@@ -177,12 +225,21 @@ fn without_namespaces(here: &Here, ids: &str, facts: &Facts) -> Vec<Observed> {
     let root = ids.split_ascii_whitespace().any(|id| id == "0");
     let user = if facts.mapped_from_root { "unprivileged uid" } else { "the caller's own uid" };
     vec![
-        wall("network", "seccomp broker", network, true),
+        wall(
+            "network",
+            if facts.relayed.is_some() { "seccomp broker, relay" } else { "seccomp broker" },
+            network,
+            true,
+        ),
         wall("files", "Landlock, seccomp broker", files, refuses_home_and_system()),
         wall("ipc", "seccomp", "System V IPC and POSIX message queues are refused to the step (ENOSYS)", true),
         wall("pid", "seccomp broker, subreaper", pid, true),
         wall("user", user, format!("uid {ids}"), !root),
-        wall("paths", "", format!("/ft is {}", here.root), false),
+        // What is promised less than with namespaces, by name: a report has no more of what does not hold.
+        wall("own paths", "", format!("/ft is {} (FT_ROOT)", here.root), false),
+        wall("own loopback", "", "the machine's: connections only to what the step itself opened", false),
+        wall("own /tmp", "", "/tmp, /var/tmp and /dev/shm are the machine's; TMPDIR is the step's own", false),
+        wall("own processes", "", "others are seen by name; those of killed runs are swept by a marker", false),
     ]
 }
 
@@ -204,7 +261,8 @@ fn user(ids: &str, facts: &Facts) -> Observed {
     let map: Vec<&str> = map.split_ascii_whitespace().collect();
     let mechanism = if facts.mapped_from_root { "user namespace, unprivileged kernel uid" } else { "user namespace" };
     let root = ids.split_ascii_whitespace().any(|id| id == "0");
-    wall("user", if facts.raised { mechanism } else { "uid" }, format!("uid {ids}; map {}", map.join(" ")), !root)
+    let mechanism = if facts.engine.is_some() { "the container's user" } else { mechanism };
+    wall("user", mechanism, format!("uid {ids}; map {}", map.join(" ")), !root)
 }
 
 /// Only root may give groups up (user_namespaces(7)): an ordinary user's step keeps the caller's. What they may reach is
@@ -218,7 +276,9 @@ fn groups(further: &str, facts: &Facts) -> Observed {
 
 /// Tries to write where only reading is allowed.
 fn read_only() -> Observed {
-    let refused = ["/", "/usr", "/etc"].iter().all(|directory| {
+    // An image may have no `/usr`.
+    let there = ["/", "/usr", "/etc"].into_iter().filter(|directory| fs::metadata(directory).is_ok());
+    let refused = there.clone().all(|directory| {
         let probe = format!("{directory}/.ft-write-probe");
         match fs::File::create(&probe) {
             Ok(_) => {
@@ -235,6 +295,7 @@ fn read_only() -> Observed {
 fn tree(facts: &Facts) -> Observed {
     let (mechanism, detail) = match facts.tree {
         _ if facts.here.is_some() => ("copy", "overlayfs needs a mount namespace".to_owned()),
+        _ if facts.engine.is_some() => ("unpacked", "in a volume of this container alone".to_owned()),
         Tree::Empty => ("empty directory", String::new()),
         Tree::Overlay => ("overlayfs", String::new()),
         Tree::Copy(errno) => ("copy", format!("overlayfs refused: {}", std::io::Error::from_raw_os_error(errno))),
@@ -244,8 +305,8 @@ fn tree(facts: &Facts) -> Observed {
 
 fn limits(facts: &Facts) -> Vec<Observed> {
     let mut all = Vec::new();
-    if !facts.raised {
-        return all;
+    if let Some(engine) = &facts.engine {
+        return of_engine(engine, facts);
     }
     if facts.memory_bytes > 0 {
         all.push(match facts.memory {
@@ -270,12 +331,21 @@ fn limits(facts: &Facts) -> Vec<Observed> {
         });
     }
     if facts.disk_bytes > 0 {
-        let detail = format!(
-            "{} bytes for tree, home and /ft/out together, measured every {} ms; as many for /tmp, and for one file",
-            facts.disk_bytes,
-            super::disk::PAUSE.as_millis()
-        );
-        all.push(wall("disk", "measured and ended; size of /tmp", detail, true));
+        let every = super::disk::PAUSE.as_millis();
+        let bytes = facts.disk_bytes;
+        all.push(if facts.here.is_some() {
+            let detail = format!(
+                "{bytes} bytes for tree, home, out and TMPDIR together, measured every {every} ms, and for one file; what \
+                 is written to /tmp, /var/tmp and /dev/shm by name is not counted"
+            );
+            wall("disk", "measured and ended", detail, false)
+        } else {
+            let detail = format!(
+                "{bytes} bytes for tree, home and /ft/out together, measured every {every} ms; as many for /tmp, and \
+                 for one file"
+            );
+            wall("disk", "measured and ended; size of /tmp", detail, true)
+        });
     }
     all.push(wall("output", "counted by PID 1", "what is over the limit is dropped", true));
     all.push(wall("files", "RLIMIT_NOFILE", super::spawn::FILES.0.to_string(), true));

@@ -110,7 +110,9 @@ pub fn start(
             // Not closed here: its number would be the parent's to close as well.
             let alone = inner.as_ref().map_or(Ok(()), |rules| here::enter(rules, agent));
             let watched = alone.and_then(|()| seccomp::watch(broker).map_err(|e| e.to_string()));
-            let watched = process::unshare_descriptors().map_err(|e| e.to_string()).and(watched);
+            let own = process::unshare_descriptors();
+            let shared = own.as_ref().err().map(|e| format!("a table of descriptors of its own: {e}"));
+            let watched = own.map_err(|e| e.to_string()).and(watched);
             let number = watched.as_ref().map_or(-1, |number| *number);
             let _ = rustix::io::write(&report, &number.to_le_bytes());
             let unwatched = watched.is_err();
@@ -118,6 +120,11 @@ pub fn start(
             why.resize(REASON, 0);
             let _ = rustix::io::write(&report, &why);
             drop(failed);
+            if let Some(why) = shared {
+                // What it opens and closes now would be opened and closed for the agent.
+                let _ = rustix::io::write(&report, why.as_bytes());
+                process::leave(127);
+            }
             if broker && unwatched {
                 // Where the broker is the wall, nothing runs without it; the other side knows why.
                 process::leave(127);
@@ -207,6 +214,12 @@ fn take_foreground() -> rustix::io::Result<()> {
 /// What the child does to itself before it becomes the command.
 fn prepare(manifest: &Manifest, facts: &Facts, groups: &mut Groups) -> Result<(), String> {
     groups.join().map_err(|e| format!("join the control group: {e}"))?;
+    if facts.engine.is_some() {
+        // PID 1 is in the same group, and is to be there still when somebody must go for want of memory. Nobody else of
+        // the step runs yet who could look in here.
+        let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable);
+        let _ = std::fs::write("/proc/self/oom_score_adj", "500");
+    }
     if !manifest.passthrough {
         // A session of its own: no controlling terminal, and signals to the group miss PID 1.
         rustix::process::setsid().map_err(|e| format!("setsid: {e}"))?;

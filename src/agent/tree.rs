@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,54 @@ pub fn copy_tree(from: &Path, to: &Path, alive: &mut dyn FnMut()) -> io::Result<
         let _ = std::os::unix::fs::lchown(&target, Some(meta.uid()), Some(meta.gid()));
     }
     Ok(())
+}
+
+/// Moves everything in `from` to `to`, which is empty: by name where both are on one file system, else as a copy. What
+/// overlayfs marks as removed stays marked.
+pub fn move_tree(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if fs::rename(&source, &target).is_ok() {
+            continue;
+        }
+        let meta = entry.metadata()?;
+        if meta.is_dir() {
+            fs::create_dir(&target)?;
+            move_tree(&source, &target)?;
+            fs::set_permissions(&target, meta.permissions())?;
+        } else if meta.is_symlink() {
+            symlink(fs::read_link(&source)?, &target)?;
+        } else if meta.is_file() {
+            fs::copy(&source, &target)?;
+            let times = fs::FileTimes::new().set_accessed(meta.accessed()?).set_modified(meta.modified()?);
+            let opened = fs::File::options().write(true).open(&target).or_else(|_| fs::File::open(&target))?;
+            opened.set_times(times)?;
+        } else if meta.file_type().is_char_device() && meta.rdev() == 0 {
+            let device = rustix::fs::FileType::CharacterDevice;
+            rustix::fs::mknodat(rustix::fs::CWD, &target, device, rustix::fs::Mode::empty(), 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory with everything in it, also where a step took the rights over its own directories away.
+pub fn remove(path: &Path) -> io::Result<()> {
+    if fs::remove_dir_all(path).is_ok() {
+        return Ok(());
+    }
+    open_all(path);
+    fs::remove_dir_all(path)
+}
+
+fn open_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    let Ok(entries) = fs::read_dir(path) else { return };
+    entries
+        .filter_map(Result::ok)
+        .filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()))
+        .for_each(|e| open_all(&e.path()));
 }
 
 /// Puts into every file below `tree` what `content` makes of it, where it makes something else.
@@ -140,6 +189,84 @@ impl Before {
                 fs::remove_file(&at)?;
             }
         }
+        Ok(())
+    }
+}
+
+impl Before {
+    /// Writes as a tar what is new or changed in `tree`, and what is gone as a device of number 0: laid over the tree as
+    /// it was, that gives the tree as it is. Nothing in `tree` changes.
+    ///
+    /// # Errors
+    /// Where `into` takes no more, or something can't be read.
+    pub fn changes(&self, tree: &Path, into: &mut impl Write) -> io::Result<()> {
+        let mut archive = tar::Builder::new(into);
+        let mut seen = HashMap::new();
+        let mut changed = Vec::new();
+        walk(tree, Path::new(""), &mut |path, meta| {
+            seen.insert(path.to_owned(), ());
+            if self.marks.get(path) != Some(&Mark::of(meta)) {
+                changed.push((path.to_owned(), Some(meta.clone())));
+            }
+        })?;
+        let mut gone: Vec<&PathBuf> = self.marks.keys().filter(|path| !seen.contains_key(*path)).collect();
+        gone.sort();
+        // Of a directory that is gone, itself: what was in it goes with it.
+        gone.dedup_by(|path, above| path.starts_with(above.as_path()));
+        // What replaced a directory stands for all that was in it.
+        let in_directory = |path: &PathBuf| path.parent().is_some_and(|parent| tree.join(parent).is_dir());
+        changed.extend(gone.into_iter().filter(|path| in_directory(path)).map(|path| (path.clone(), None)));
+        changed.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut written: Vec<PathBuf> = Vec::new();
+        for (path, meta) in &changed {
+            // The directories above, unless the last entry stands in them too.
+            let mut above: Vec<&Path> = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
+            above.reverse();
+            written.retain(|directory| path.starts_with(directory));
+            for directory in above {
+                if !written.iter().any(|have| have == directory) {
+                    append(&mut archive, tree, directory, Some(&fs::symlink_metadata(tree.join(directory))?))?;
+                    written.push(directory.to_owned());
+                }
+            }
+            append(&mut archive, tree, path, meta.as_ref())?;
+            if meta.as_ref().is_some_and(Metadata::is_dir) {
+                written.push(path.clone());
+            }
+        }
+        archive.finish()
+    }
+}
+
+fn append(archive: &mut tar::Builder<impl Write>, tree: &Path, path: &Path, meta: Option<&Metadata>) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    header.set_mode(meta.map_or(0, |meta| meta.mode() & 0o777));
+    header.set_mtime(meta.map_or(0, |meta| meta.mtime().max(0).cast_unsigned()));
+    let Some(meta) = meta else {
+        header.set_entry_type(tar::EntryType::Char);
+        header.set_device_major(0)?;
+        header.set_device_minor(0)?;
+        return archive.append_data(&mut header, path, io::empty());
+    };
+    if meta.mtime_nsec() != 0 && (meta.is_dir() || meta.is_symlink() || meta.is_file()) {
+        let time = format!("{}.{:09}", meta.mtime(), meta.mtime_nsec());
+        archive.append_pax_extensions([("mtime", time.as_bytes())])?;
+    }
+    if meta.is_dir() {
+        header.set_entry_type(tar::EntryType::Directory);
+        archive.append_data(&mut header, path, io::empty())
+    } else if meta.is_symlink() {
+        header.set_entry_type(tar::EntryType::Symlink);
+        let target = fs::read_link(tree.join(path))?;
+        archive.append_link(&mut header, path, Path::new(std::ffi::OsStr::from_bytes(target.as_os_str().as_bytes())))
+    } else if meta.is_file() {
+        let file = fs::File::open(tree.join(path))?;
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_size(meta.size());
+        archive.append_data(&mut header, path, io::Read::take(file, meta.size()))
+    } else {
+        // Sockets and pipes were somebody's who is gone.
         Ok(())
     }
 }
@@ -242,5 +369,16 @@ mod tests {
         assert!(!next.join("gone").exists() && !next.join("mixed/removed").exists());
         assert_eq!(fs::read_to_string(next.join("mixed/changed")).unwrap(), "after!");
         assert!(next.join("kept/deep/a").exists() && next.join("replaced/inner").exists());
+        // Moved, by name and as a copy, it is the same layer.
+        let here = std::path::PathBuf::from("/dev/shm");
+        let far = if here.is_dir() { tempfile::tempdir_in(&here).unwrap() } else { tempfile::tempdir().unwrap() };
+        move_tree(&tree, far.path()).unwrap();
+        let again = dir.path().join("again");
+        fs::create_dir(&again).unwrap();
+        copy_tree(&below, &again, &mut || ()).unwrap();
+        copy_tree(far.path(), &again, &mut || ()).unwrap();
+        assert!(!again.join("gone").exists() && !again.join("mixed/removed").exists());
+        assert_eq!(fs::read_to_string(again.join("mixed/changed")).unwrap(), "after!");
+        assert!(fs::symlink_metadata(far.path().join("gone")).unwrap().file_type().is_char_device());
     }
 }

@@ -11,10 +11,12 @@
 //!   `/etc/shadow`, because the file is its own.
 
 use super::disk::{self, Meter};
+use super::family::Family;
 use super::here::Without;
 use super::observe::Facts;
 use super::places::Places;
 use super::spawn::Terminal;
+use super::tree::Before;
 use super::witness::Stub;
 use super::{Failure, refuse, root, serve};
 use crate::code::ExitCode;
@@ -44,12 +46,14 @@ pub struct Behind {
     pub terminal: Option<Terminal>,
     /// The cell's name server.
     pub stub: Option<Stub>,
-    /// Every address is the cell's own.
+    /// The host relays what is allowed. With namespaces every address is the cell's own then.
     pub routed: bool,
     /// Where the cell's places are.
     pub places: Places,
     /// What the command gets where there are no namespaces.
     pub without: Option<Without>,
+    /// The tree as it was unpacked, where its changes are wanted.
+    pub changes: Option<Before>,
     /// Only say what was observed.
     pub probe: bool,
 }
@@ -97,8 +101,16 @@ fn is_over(pipe: &OwnedFd) -> bool {
     poll(&mut fds, Some(&now)).is_ok() && !fds[0].revents().is_empty()
 }
 
-/// Takes exactly one frame from standard input; what follows is for PID 1.
+/// The spec from standard input; what follows is for PID 1.
 pub(super) fn read_spec() -> Result<Spec, Failure> {
+    match read_frame()? {
+        ToHelper::Raise { spec } => Ok(spec),
+        _ => Err(Failure::new("spec", "no spec")),
+    }
+}
+
+/// Takes exactly one frame from standard input, and waits for it.
+pub(super) fn read_frame() -> Result<ToHelper, Failure> {
     let fail = |e: &dyn std::fmt::Display| Failure::new("spec", e);
     let mut input =
         std::fs::File::from(rustix::io::dup(std::os::fd::AsFd::as_fd(&std::io::stdin())).map_err(|e| fail(&e))?);
@@ -114,8 +126,8 @@ pub(super) fn read_spec() -> Result<Spec, Failure> {
     decoder.push(&head);
     decoder.push(&body);
     match decoder.next::<ToHelper>() {
-        Ok(Some((ToHelper::Raise { spec }, _))) => Ok(spec),
-        Ok(None) => Err(fail(&"no spec")),
+        Ok(Some((frame, _))) => Ok(frame),
+        Ok(None) => Err(fail(&"no frame")),
         Err(e) => Err(fail(&e)),
     }
 }
@@ -183,7 +195,7 @@ fn start(
             drop((asked, map));
             if spec.disk_bytes > 0 && !spec.probe {
                 let directories = root::WRITTEN_TO.iter().map(|name| scratch.join(name)).collect();
-                disk::watch(&Meter { directories, limit: spec.disk_bytes }, &before, &life);
+                disk::watch(&Meter { directories, limit: spec.disk_bytes, who: Family::Namespace }, &before, &life);
             }
             let mut code = ExitCode::INFRASTRUCTURE;
             while let Reaped::Child(ended, status) = process::reap(true) {
@@ -255,8 +267,7 @@ fn build(
         disk_bytes: spec.disk_bytes,
         cpus: spec.cpus,
         mapped_from_root: owner.is_some(),
-        here: None,
-        relayed: None,
+        ..Facts::default()
     };
     Ok((facts, stub))
 }

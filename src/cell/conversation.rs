@@ -105,6 +105,8 @@ pub async fn talk<C: Cell>(
         relay: Relay::new(manifest.network.clone(), cell.resolver(), relayed),
         manifest: Some(manifest),
         spool: Spool::create(tar_to)?,
+        changes_to: walls.scratch.join(super::CHANGES_TAR),
+        changes: None,
         finished: Finished { tar: tar_to.to_owned(), ..Finished::default() },
     };
     // Side by side: an agent that does not read must not keep us from hearing it, nor from giving up on it.
@@ -194,6 +196,9 @@ struct Talk {
     relay: Relay,
     manifest: Option<Manifest>,
     spool: Spool,
+    /// Where what the step changed goes, where the cell sends it.
+    changes_to: PathBuf,
+    changes: Option<Spool>,
     finished: Finished,
 }
 
@@ -257,6 +262,12 @@ impl Talk {
                 return Ok(());
             }
             Frame::Tar { bytes } => return self.spool.write(&bytes.0),
+            Frame::Change { bytes } => {
+                if self.changes.is_none() {
+                    self.changes = Some(Spool::create(&self.changes_to)?);
+                }
+                return self.changes.as_mut().map_or(Ok(()), |changes| changes.write(&bytes.0));
+            }
             Frame::End { .. } => return Ok(()),
             Frame::Lookup { .. }
             | Frame::Dial { .. }

@@ -92,7 +92,7 @@ impl Conversation {
                 | Frame::Taken { .. },
             ) => Running,
             (Running, Frame::Exited { .. }) => Collecting,
-            (Collecting, Frame::Tar { .. } | Frame::Refused { .. }) => Collecting,
+            (Collecting, Frame::Tar { .. } | Frame::Refused { .. } | Frame::Change { .. }) => Collecting,
             (Greeted | Raised | Running | Collecting, Frame::Pong { .. }) => self.stage,
             (Silent | Greeted | Raised | Running | Collecting, Frame::Broken { .. }) => Broken,
             (Collecting | Broken, Frame::End { frames, sha256 }) => {
@@ -166,6 +166,7 @@ fn name(frame: &Frame) -> &'static str {
         Frame::Taken { .. } => "taken",
         Frame::Raising {} => "raising",
         Frame::End { .. } => "end",
+        Frame::Change { .. } => "change",
     }
 }
 

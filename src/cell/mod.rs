@@ -4,6 +4,7 @@
 //! which the agent speaks frames; [`talk`] leads the conversation with it. After `hello` the kinds can't be told apart.
 //! What a step's end means is not decided here.
 
+pub mod container;
 mod conversation;
 mod handshake;
 pub mod here;
@@ -14,6 +15,7 @@ pub mod scripted;
 #[cfg(target_os = "linux")]
 mod terminal;
 
+pub use container::Container;
 pub use conversation::{Finished, Leaving, run, talk};
 pub use handshake::{Conversation, Wrong};
 pub use here::Here;
@@ -44,17 +46,27 @@ pub struct Walls {
     pub network: Network,
     /// What it may use.
     pub limits: Limits,
-    /// A directory of the host that belongs to this cell alone: the step's changes land in `changes/` below it. The
-    /// caller makes it and removes it.
+    /// Whether what the step changes in its tree is wanted afterwards, below `scratch`. Where it is not, it may go with
+    /// the cell.
+    pub keep: bool,
+    /// A directory of the host that belongs to this cell alone: the step's changes land in [`CHANGES`] below it, or in
+    /// [`CHANGES_TAR`]. The caller makes it and removes it.
     pub scratch: PathBuf,
 }
+
+/// What a step changed in its tree, below its scratch directory: an upper layer as overlayfs makes it.
+pub const CHANGES: &str = "changes";
+
+/// The same as a tar, from cells that have no directory of the host.
+pub const CHANGES_TAR: &str = "changes.tar";
 
 /// What stands at `/ft/work`.
 #[derive(Debug, Clone)]
 pub enum Work {
     /// An empty writable directory.
     Empty,
-    /// A writable view of these directories, the first one on top. None of them is changed.
+    /// A writable view of these directories, the first one on top. None of them is changed. In a container one may be the
+    /// tar of a directory.
     View(Vec<PathBuf>),
 }
 
@@ -87,12 +99,14 @@ pub trait Cell: Sync {
 }
 
 /// The kind that a machine gives, known when the program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum AnyCell {
     /// Namespaces.
     Namespaces(Namespaces),
     /// None to be had.
     Here(Here),
+    /// An engine's containers.
+    Container(Container),
 }
 
 impl AnyCell {
@@ -112,6 +126,7 @@ impl Cell for AnyCell {
         match self {
             AnyCell::Namespaces(cell) => cell.kind(),
             AnyCell::Here(cell) => cell.kind(),
+            AnyCell::Container(cell) => cell.kind(),
         }
     }
 
@@ -119,6 +134,7 @@ impl Cell for AnyCell {
         match self {
             AnyCell::Namespaces(cell) => cell.launch(walls).await,
             AnyCell::Here(cell) => cell.launch(walls).await,
+            AnyCell::Container(cell) => cell.launch(walls).await,
         }
     }
 }
@@ -177,6 +193,9 @@ pub enum CellError {
     /// The agent has a defect. Exit code 70.
     #[error("the agent panicked: {0}")]
     Panicked(String),
+    /// The engine did not do what it was asked. Infrastructure.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::EngineError),
     /// Something that is no frame. Infrastructure.
     #[error("the cell's stream can't be read: {0}")]
     Frame(#[from] crate::frame::FrameError),
@@ -207,7 +226,12 @@ impl CellError {
     /// Whether a policy can't be enforced on this machine (PARITY-052); anything else is infrastructure (69).
     #[must_use]
     pub fn is_unenforceable(&self) -> bool {
-        matches!(self, CellError::Unsupported { .. } | CellError::Walls { .. })
+        match self {
+            CellError::Unsupported { .. } => true,
+            // What was to be in the cell did not get there: that says nothing about the machine.
+            CellError::Walls { stage, .. } => !["goods", "seal"].contains(&stage.as_str()),
+            _ => false,
+        }
     }
 }
 

@@ -236,6 +236,9 @@ pub struct Exec {
     /// Seconds until the command is ended (default: none)
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
+    /// In the lock's container image
+    #[arg(long)]
+    pub container: bool,
     /// The command and its arguments
     #[arg(required = true, last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -408,7 +411,7 @@ pub struct Doctor {
 /// Arguments of `ft gc`.
 #[derive(Debug, Clone, Args)]
 pub struct Gc {
-    /// Environments and wheels may keep this many MiB
+    /// Environments, wheels and the container engine's shared volumes may keep this many MiB each
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     pub keep_mb: u64,
     /// Runs to keep

@@ -95,7 +95,7 @@ pub(super) struct Begun {
 /// Lock, survey and seal of a tree; no survey where the environment is not there yet.
 fn look(context: &Context, repo: &Repo, source: &Source) -> Looked {
     let (lock, warnings) = survey::quietly_read_lock(repo, source)?;
-    let asked = Asked { source, python: &lock.python, untracked: Vec::new(), cells: false };
+    let asked = Asked { source, python: &lock.python, untracked: Vec::new(), cells: false, contained: None };
     let mut survey = survey::survey(context, repo, &lock, asked);
     let ready = sealed(context, repo, &mut survey);
     Ok((lock, warnings, ready.then_some(survey)))
@@ -145,6 +145,10 @@ fn warm(
             return Ok(Some(record(context, repo, events, tracked.as_ref())?));
         }
     };
+    if plan::wants_container(&lock, request) {
+        // The engine has to be asked.
+        return Ok(None);
+    }
     let (Ok(status), Some(mut survey)) = (status, survey) else { return Ok(None) };
     survey.facts.untracked = survey::untracked(&status);
     let (plan, findings) =

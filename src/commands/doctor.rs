@@ -87,7 +87,8 @@ fn examine_lock(context: &Context, repo: &Repo) -> Option<LockExamined> {
         Ok((lock, _)) => lock,
         Err(finding) => return Some(LockExamined { path, findings: vec![finding], ..LockExamined::default() }),
     };
-    let asked = survey::Asked { source: &source, python: &lock.python, untracked: Vec::new(), cells: true };
+    let asked =
+        survey::Asked { source: &source, python: &lock.python, untracked: Vec::new(), cells: true, contained: None };
     let survey = survey::survey(context, repo, &lock, asked);
     let request = run::request(context, &crate::cli::Run::default(), false);
     let (_, findings) = plan::plan(&lock, &survey.facts, &request);

@@ -70,7 +70,7 @@ pub(super) fn store(context: &Context, repo: &Repo) -> Store {
 }
 
 /// What is to be built, with the caller's own index settings for the fetch.
-pub(super) fn spec(context: &Context, interpreter: &Interpreter, survey: &Survey, rebuild: bool) -> Spec {
+pub(super) fn spec(context: &Context, repo: &Repo, interpreter: &Interpreter, survey: &Survey, rebuild: bool) -> Spec {
     let uv_toml = context.vars.uv_toml_path().and_then(|path| std::fs::read_to_string(path).ok());
     Spec {
         interpreter: interpreter.clone(),
@@ -80,6 +80,7 @@ pub(super) fn spec(context: &Context, interpreter: &Interpreter, survey: &Survey
             offline: context.global.offline,
             env: context.vars.all.clone(),
             uv_toml,
+            host: interpreter.image.as_ref().and_then(|_| survey::any_python(context, repo, &interpreter.request)),
             uv: context.vars.find_uv(),
         },
         rebuild,
@@ -119,7 +120,8 @@ pub(super) fn glimpse(progress: &Progress) -> Glimpse {
 /// Lock and facts for an environment command, or what stops it.
 fn surveyed(context: &Context, repo: &Repo) -> Result<(Survey, EnvKey), Failure> {
     let lock = survey::read_lock(repo, &Source::Worktree)?;
-    let asked = Asked { source: &Source::Worktree, python: &lock.python, untracked: Vec::new(), cells: false };
+    let asked =
+        Asked { source: &Source::Worktree, python: &lock.python, untracked: Vec::new(), cells: false, contained: None };
     let survey = survey::survey(context, repo, &lock, asked);
     if let Some(path) = crate::facts::git::tracked_state(repo) {
         let message = format!("git tracks {path}: an environment that comes with a clone is not used");
@@ -152,7 +154,7 @@ pub(super) fn build(context: &Context, repo: &Repo, force: bool) -> Result<Strin
     crate::artifacts::exclude_from_status(repo).map_err(Failure::broken)?;
     let (survey, key) = surveyed(context, repo)?;
     let interpreter = survey.interpreter.as_ref().expect("a key is made from an interpreter");
-    let spec = spec(context, interpreter, &survey, force);
+    let spec = spec(context, repo, interpreter, &survey, force);
     let store = store(context, repo);
     let there = !force && store.path(&key).is_dir();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::broken)?;

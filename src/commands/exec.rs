@@ -21,6 +21,7 @@ pub(super) fn exec(context: &Context, args: &Exec) -> ExitCode {
     let request = Request {
         command: Command::Exec { argv: args.command.clone(), cwd: below(&repo, &context.cwd) },
         source,
+        container: args.container,
         ..run::request(context, &crate::cli::Run::default(), false)
     };
     let job = Job {

@@ -439,6 +439,7 @@ fn pinned(context: &Context, name: &str, python: Option<&str>) -> Result<(), Fai
         config_digest: Some(config.to_string()),
         diff_ids: seen.diff_ids.iter().map(ToString::to_string).collect(),
         platform: Some(seen.platform.to_string()),
+        contents: None,
     };
     let path = repo.root.join(LOCK_PATH);
     let text = std::fs::read_to_string(&path).map_err(|source| ArchiveError::Io { path, source })?;

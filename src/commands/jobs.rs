@@ -58,8 +58,11 @@ impl<'a, C: Cell> CellJobs<'a, C> {
 impl<C: Cell> RunJob for CellJobs<'_, C> {
     async fn run(&mut self, mut job: Job) -> Result<JobEnd, JobLost> {
         let name = job.name.clone();
-        let lost =
-            |error: &dyn std::fmt::Display| JobLost { message: format!("{name}: {error}"), unenforceable: false };
+        let lost = |error: &dyn std::fmt::Display| JobLost {
+            message: format!("{name}: {error}"),
+            unenforceable: false,
+            absent: false,
+        };
         self.made += 1;
         fs_err::create_dir_all(&self.spool).map_err(|error| lost(&error))?;
         let tar = self.spool.join(format!("{}.tar", self.made));
@@ -88,7 +91,7 @@ impl<C: Cell> RunJob for CellJobs<'_, C> {
         let finished = finished.map_err(|error| JobLost { unenforceable: error.is_unenforceable(), ..lost(&error) })?;
         let Some(ended) = finished.ended else {
             let (stage, message) = finished.broken.unwrap_or_default();
-            return Err(lost(&format!("{stage}: {message}")));
+            return Err(JobLost { absent: stage == "exec", ..lost(&format!("{stage}: {message}")) });
         };
         // A job may leave gigabytes; signals are heard meanwhile.
         let into = self.spool.join(format!("{}", self.made));

@@ -356,7 +356,8 @@ fn check(context: &Context, repo: &Repo) -> ExitCode {
             return finding.code.exit();
         }
     };
-    let asked = Asked { source: &Source::Worktree, python: &lock.python, untracked: Vec::new(), cells: false };
+    let asked =
+        Asked { source: &Source::Worktree, python: &lock.python, untracked: Vec::new(), cells: false, contained: None };
     let survey = survey::survey(context, repo, &lock, asked);
     let request = super::run::request(context, &crate::cli::Run::default(), false);
     let (_, findings) = plan::plan(&lock, &survey.facts, &request);

@@ -11,7 +11,13 @@ use crate::report;
 use crate::ui::{self, Face};
 
 pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool) -> ExitCode {
+    let mut contained = false;
     let pythons = match survey::read_lock(repo, &request.source) {
+        // An image has the one Python that it is pinned for.
+        Ok(lock) if crate::plan::wants_container(&lock, request) => {
+            contained = true;
+            vec![lock.python]
+        }
         Ok(lock) => lock.matrix,
         Err(finding) => {
             ui::finding(&context.style, &finding);
@@ -22,7 +28,7 @@ pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool)
     let mut reports = Vec::new();
     let mut failed = false;
     for python in &pythons {
-        if survey::installed(context, repo, python).is_none() {
+        if !contained && survey::installed(context, repo, python).is_none() {
             verdicts.push((python.clone(), None));
             continue;
         }

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod check;
+mod contained;
 mod context;
 mod doctor;
 mod env;

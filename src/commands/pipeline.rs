@@ -1,5 +1,6 @@
 //! One run from its first event to its report: the way of the data of DESIGN section 3, in order.
 
+use super::contained::{self, Contained, NoContainer};
 use super::context::Context;
 use super::jobs::{Asked as ToJob, CellJobs};
 use super::publish::Publish;
@@ -7,12 +8,13 @@ use super::survey::{self, Asked, Survey};
 use super::{publish, runs};
 use crate::artifacts::RunDir;
 use crate::bytecode;
+use crate::cell::Container;
 use crate::cell::{self, AnyCell};
 use crate::code::ParityCode;
 use crate::environment::interpreter::Interpreter;
 use crate::environment::store::{BuildError, Ready, State};
 use crate::environment::{Progress, RunJob, kept_layer, lib_dir, project};
-use crate::event::{EnvironmentInfo, EventKind, SnapshotInfo};
+use crate::event::{ContainerInfo, EnvironmentInfo, EventKind, SnapshotInfo};
 use crate::finding::Finding;
 use crate::frame::ToAgent;
 use crate::lock::{CellKind, Lock, Project};
@@ -81,14 +83,18 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     let publish_wanted = job.publish;
     let mut recorder = Recorder::start(&run_dir, face, first)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut departures = Departures::default();
+    let (mut departures, mut container) = (Departures::default(), None);
     let failure = runtime.block_on(async {
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
             Err(error) => return Some(Stop::broken("signals", error)),
         };
-        let (recorder, signals, departures) = (&mut recorder, &mut signals, &mut departures);
-        Drive { context, repo, job: &job, run_dir: &run_dir, recorder, signals, departures }.all().await.err()
+        let (recorder, signals) = (&mut recorder, &mut signals);
+        let (departures, container) = (&mut departures, &mut container);
+        Drive { context, repo, job: &job, run_dir: &run_dir, recorder, signals, departures, container }
+            .all()
+            .await
+            .err()
     });
     if let Some(stop) = failure {
         recorder.record(stop.event());
@@ -106,7 +112,12 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
     recorder.finish();
     let tails = runs::tails(&run_dir, &recorder.outcome);
     // Their folders go now.
-    runtime.block_on(departures.all());
+    runtime.block_on(async {
+        departures.all().await;
+        if let Some(container) = &container {
+            Container::close(container).await;
+        }
+    });
     // Threads that still read a large tree must not hold up an interrupted run.
     runtime.shutdown_background();
     if let Err(error) = publish::finish(run_lock.as_ref(), repo, run, &recorder.outcome, publish_wanted) {
@@ -156,6 +167,8 @@ struct Drive<'a> {
     signals: &'a mut Signals,
     /// Cells that are left behind.
     departures: &'a mut Departures,
+    /// The containers of container mode.
+    container: &'a mut Option<Container>,
 }
 
 impl Drive<'_> {
@@ -166,6 +179,54 @@ impl Drive<'_> {
         }
     }
 
+    /// A cell of this run.
+    fn cell(&self, kind: CellKind, terminal: bool) -> AnyCell {
+        match &*self.container {
+            Some(container) => AnyCell::Container(container.clone()),
+            None => AnyCell::of(kind, terminal),
+        }
+    }
+
+    /// Engine and image, where container mode applies; the plan says why they can't be had.
+    async fn contain(&mut self, lock: &Lock, python: &str) -> Result<Option<Result<Contained, Finding>>, Stop> {
+        if !plan::wants_container(lock, &self.job.request) {
+            return Ok(None);
+        }
+        if self.job.terminal.is_some() {
+            let finding = Finding::new(
+                ParityCode::POLICY_UNENFORCEABLE,
+                "preflight",
+                "a container has no terminal of the caller's: there is no `ft shell` in container mode",
+            );
+            return Err(Stop::Found(Box::new(finding.hint("use `ft exec --container -- COMMAND`"))));
+        }
+        let stage = self.recorder.stage_started("container", "engine and image");
+        let mut obeying = Obeying::new(ToJob::default());
+        let opened = {
+            let mut open = std::pin::pin!(contained::open(self.context, self.repo, lock, python, self.run_dir));
+            loop {
+                tokio::select! {
+                    biased;
+                    signal = self.signals.next() => obeying.hear(signal)?,
+                    () = obeying.stop.due() => {}
+                    opened = &mut open => break opened,
+                }
+            }
+        };
+        let opened = match opened {
+            Ok(contained) => Ok(contained),
+            Err(NoContainer::Refused(finding)) => Err(finding),
+            Err(NoContainer::Broken(message, hint)) => {
+                return Err(Stop::Broken { stage: "container", message, hint });
+            }
+        };
+        if let Ok(contained) = &opened {
+            *self.container = Some(contained.cell.clone());
+        }
+        self.recorder.stage_finished(stage, opened.as_ref().map_or("can't be had", |_| "there"));
+        Ok(Some(opened))
+    }
+
     async fn stages(&mut self) -> Result<(), Stop> {
         let request = &self.job.request;
         let lock = survey::read_lock(self.repo, &request.source).map_err(|finding| Stop::Found(Box::new(finding)))?;
@@ -173,7 +234,15 @@ impl Drive<'_> {
             self.recorder.face.explain();
         }
         let python = self.job.python.clone().unwrap_or_else(|| lock.python.clone());
-        let asked = Asked { source: &request.source, python: &python, untracked: Vec::new(), cells: true };
+        let opened = self.contain(&lock, &python).await?;
+        let request = &self.job.request;
+        let asked = Asked {
+            source: &request.source,
+            python: &python,
+            untracked: Vec::new(),
+            cells: true,
+            contained: opened.as_ref(),
+        };
         // git looks at the tree while the machine is tried.
         let (status, mut survey) = std::thread::scope(|scope| {
             let status = scope.spawn(|| crate::facts::git::tree_state(self.repo, &request.source));
@@ -212,7 +281,9 @@ impl Drive<'_> {
         let mut world = self.world(&lock, &survey, environment.as_ref(), &status, &plan).await?;
         let collects = matches!(request.command, Command::Check { .. });
         // The environment is held for as long as the steps run: nobody may remove it under them.
-        let bytecode = environment.as_ref().filter(|_| collects).map(|ready| self.bytecode_store(ready));
+        // Not from a container, whose changes come back as a tar.
+        let lends = collects && self.container.is_none();
+        let bytecode = environment.as_ref().filter(|_| lends).map(|ready| self.bytecode_store(ready));
         let trees = world.trees.clone();
         if let Some(store) = &bytecode {
             let layer = self.run_dir.join("bytecode");
@@ -222,7 +293,7 @@ impl Drive<'_> {
             }
         }
         let lent = self.lend_terminal()?;
-        let cell = AnyCell::of(plan.cell, world.terminal);
+        let cell = self.cell(plan.cell, world.terminal);
         *self.departures = session::steps(self.recorder, &cell, &world, &plan, self.signals).await;
         drop(lent);
         if collects {
@@ -281,7 +352,7 @@ impl Drive<'_> {
     async fn environment(&mut self, survey: &mut Survey) -> Result<Option<Ready>, Stop> {
         let (Some(key), Some(interpreter)) = (survey.key.clone(), &survey.interpreter) else { return Ok(None) };
         let store = super::env::store(self.context, self.repo);
-        let spec = super::env::spec(self.context, interpreter, survey, false);
+        let spec = super::env::spec(self.context, self.repo, interpreter, survey, false);
         let stage = self.recorder.stage_started("environment", format!("Python {}", interpreter.facts.version));
         let there = store.path(&key).is_dir();
         if there && self.job.deep {
@@ -293,7 +364,7 @@ impl Drive<'_> {
             }
         }
         let (progress, mut progressed) = tokio::sync::mpsc::unbounded_channel::<Progress>();
-        let cell = AnyCell::of(survey.facts.machine.kind(), false);
+        let cell = self.cell(survey.facts.machine.kind(), false);
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
         let mut obeying = Obeying::new(jobs.asked());
         let ready = {
@@ -322,7 +393,10 @@ impl Drive<'_> {
             Err(error) => return Err(build_stop(&error)),
         };
         let packages = super::env::packages(&ready);
-        store.current_link(&self.repo.root, &key).map_err(|error| Stop::broken("environment", error))?;
+        // An environment of an image runs nowhere else.
+        if self.container.is_none() {
+            store.current_link(&self.repo.root, &key).map_err(|error| Stop::broken("environment", error))?;
+        }
         let what = if there { "is there" } else { "built" };
         self.recorder.stage_finished(stage, format!("{} packages, {what}", packages.len()));
         self.recorder.record(EventKind::EnvironmentReady {
@@ -333,6 +407,7 @@ impl Drive<'_> {
                 built: !there,
                 installer: format!("ft {}", env!("CARGO_PKG_VERSION")),
                 packages: packages.clone(),
+                container: self.container.as_ref().map(container_info),
             },
         });
         survey.facts.environment =
@@ -380,7 +455,7 @@ impl Drive<'_> {
             env: environment.map(|ready| ready.root.clone()),
             project: None,
             lib,
-            interpreter: survey.interpreter.as_ref().map(|i| i.facts.prefix.clone()),
+            interpreter: survey.interpreter.as_ref().filter(|i| i.image.is_none()).map(|i| i.facts.prefix.clone()),
             terminal: self.job.terminal.is_some(),
         };
         let editable = lock.environment.as_ref().is_some_and(|e| e.project == Project::Editable);
@@ -417,7 +492,7 @@ impl Drive<'_> {
         }
         let parts = project::World { interpreter, env: &env, lib: &world.lib, source_date_epoch: commit_time };
         let job = project::layer_job(&parts, world.trees.clone(), out.clone(), scratch);
-        let cell = AnyCell::of(kind, false);
+        let cell = self.cell(kind, false);
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
         let mut obeying = Obeying::new(jobs.asked());
         let end = {
@@ -498,6 +573,15 @@ impl Drive<'_> {
                 }
             }
         }
+    }
+}
+
+fn container_info(container: &Container) -> ContainerInfo {
+    let engine = container.engine().facts();
+    ContainerInfo {
+        image: container.image().id.clone(),
+        engine: format!("{} {} at {}", engine.kind, engine.version, engine.endpoint),
+        agent_sha256: Container::agent_sha256(),
     }
 }
 

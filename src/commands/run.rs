@@ -106,7 +106,16 @@ fn print_plan(context: &Context, repo: &crate::repo::Repo, request: &Request, js
             let untracked = crate::facts::git::tree_state(repo, &request.source)
                 .map(|state| survey::untracked(&state))
                 .unwrap_or_default();
-            let asked = survey::Asked { source: &request.source, python: &lock.python, untracked, cells: true };
+            let opened = match super::contained::now(context, repo, &lock, request) {
+                Ok(opened) => opened,
+                Err((message, hint)) => {
+                    ui::error(&message, Some(&hint).filter(|hint| !hint.is_empty()).map(String::as_str));
+                    return ExitCode::INFRASTRUCTURE;
+                }
+            };
+            let contained = opened.as_ref();
+            let asked =
+                survey::Asked { source: &request.source, python: &lock.python, untracked, cells: true, contained };
             let survey = survey::survey(context, repo, &lock, asked);
             plan::plan(&lock, &survey.facts, request)
         }

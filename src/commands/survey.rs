@@ -1,5 +1,6 @@
 //! Lock and facts of one tree: everything the plan is made from. Reads; judges nothing.
 
+use super::contained::{self, Contained};
 use super::context::Context;
 use crate::cell;
 use crate::code::ParityCode;
@@ -78,13 +79,18 @@ pub(super) struct Asked<'a> {
     pub(super) untracked: Vec<String>,
     /// Whether steps are going to run, so that the machine must be tried.
     pub(super) cells: bool,
+    /// What container mode is made of, where it applies, or why there is none.
+    pub(super) contained: Option<&'a Result<Contained, Finding>>,
 }
 
 /// Reads everything the plan needs.
 pub(super) fn survey(context: &Context, repo: &Repo, lock: &Lock, asked: Asked<'_>) -> Survey {
     let files = Files::new(repo, asked.source);
     let texts = read_texts(&files, lock);
-    let (interpreter, pythons_found) = find_python(context, repo, lock, asked.python);
+    let (interpreter, pythons_found) = match asked.contained {
+        None => find_python(context, repo, lock, asked.python),
+        Some(opened) => in_the_image(opened),
+    };
     let (closure, pinned) = closure_facts(lock, &texts, interpreter.as_ref());
     let key =
         interpreter.as_ref().filter(|_| matches!(closure, ClosureFacts::Ready(_))).map(|i| EnvKey::new(i, &pinned));
@@ -94,7 +100,7 @@ pub(super) fn survey(context: &Context, repo: &Repo, lock: &Lock, asked: Asked<'
         python_asked: asked.python.to_owned(),
         python: interpreter.as_ref().map(|i| PythonFacts {
             version: i.facts.version.clone(),
-            exposes: exposes(&i.facts.prefix, context.vars.home.as_deref()),
+            exposes: if i.image.is_some() { None } else { exposes(&i.facts.prefix, context.vars.home.as_deref()) },
         }),
         pythons_found,
         closure,
@@ -103,7 +109,13 @@ pub(super) fn survey(context: &Context, repo: &Repo, lock: &Lock, asked: Asked<'
         commit_time: if asked.cells { crate::facts::git::commit_time(repo, asked.source) } else { None },
         tracked_state: if asked.cells { crate::facts::git::tracked_state(repo) } else { None },
         untracked: asked.untracked,
-        machine: if asked.cells { machine() } else { MachineFacts { cpus: cpus(), ..MachineFacts::default() } },
+        machine: match asked.contained {
+            Some(opened) => {
+                MachineFacts { cpus: cpus(), container: Some(contained::facts(opened)), ..MachineFacts::default() }
+            }
+            None if asked.cells => machine(),
+            None => MachineFacts { cpus: cpus(), ..MachineFacts::default() },
+        },
         collection_manifest: lock.collection.manifest.as_ref().and_then(|path| text(&texts, path.as_str())),
     };
     let project = project_name(&texts);
@@ -160,6 +172,28 @@ fn read_texts(files: &Files<'_>, lock: &Lock) -> Texts {
 fn text(texts: &Texts, path: &str) -> Option<String> {
     let bytes = texts.get(path)?.as_ref().ok()?;
     Some(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The Python of the image, or what is there instead.
+fn in_the_image(opened: &Result<Contained, Finding>) -> (Option<Interpreter>, Vec<String>) {
+    let text = |(path, version): &(std::path::PathBuf, String)| format!("{version} ({})", path.display());
+    match opened.as_ref().map(|contained| &contained.interpreter) {
+        Ok(Ok(interpreter)) => (Some(interpreter.clone()), Vec::new()),
+        Ok(Err(others)) => (None, others.iter().map(text).collect()),
+        Err(_) => (None, Vec::new()),
+    }
+}
+
+/// A Python of this machine, for what has to run outside of any cell: the one that the lock asks for, or any.
+pub(super) fn any_python(context: &Context, repo: &Repo, request: &str) -> Option<Interpreter> {
+    let search = SearchPath { entries: context.vars.path.clone(), home: context.vars.home.clone(), extra: Vec::new() };
+    let mut memory = Memory::open(repo.state_dir().join("interpreters.json"));
+    let first = interpreter::find(request, None, &search, &mut memory);
+    let other = |none: interpreter::NotFound| {
+        let (_, version) = none.found.last()?.clone();
+        interpreter::find(&version, None, &search, &mut memory).ok()
+    };
+    first.map_or_else(other, Some)
 }
 
 fn find_python(context: &Context, repo: &Repo, lock: &Lock, request: &str) -> (Option<Interpreter>, Vec<String>) {
@@ -315,5 +349,6 @@ pub(super) fn machine() -> MachineFacts {
         no_namespaces,
         cpus: cpus(),
         limits_missing: limits_missing(&probe.observed),
+        container: None,
     }
 }

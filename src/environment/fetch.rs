@@ -25,6 +25,8 @@ pub struct Settings {
     pub env: BTreeMap<String, OsString>,
     /// The text of the user's `uv.toml`, where there is one: its indexes count where pip has none.
     pub uv_toml: Option<String>,
+    /// A Python of this machine that runs pip, where the one to install for is in an image.
+    pub host: Option<Interpreter>,
     /// The user's `uv`, where there is one: it can bring a pip where the interpreter has none.
     pub uv: Option<PathBuf>,
 }
@@ -261,6 +263,7 @@ impl WheelStore {
                 .chain(["--disable-pip-version-check", "--no-input", "--progress-bar", "off"])
                 .map(OsString::from)
                 .collect();
+            arguments.extend(pip::platform_arguments(interpreter));
             arguments.extend(verbose.then(|| "-vvv".into()));
             arguments.extend(["-d".into(), into.clone().into(), "-r".into(), requirements.clone().into()]);
             arguments
@@ -313,7 +316,7 @@ impl WheelStore {
         arguments.extend([pinned.name.clone(), pinned.version.clone()].map(OsString::from));
         arguments.extend(pinned.hashes.iter().map(OsString::from));
         let (success, output) =
-            pip::run_logged(&interpreter.executable, &arguments, &pip.env, directory.path(), &mut |_| {}).await?;
+            pip::run_logged(&pip.python, &arguments, &pip.env, directory.path(), &mut |_| {}).await?;
         if !success {
             return Err(classify(&output).into_error(interpreter, output));
         }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PROBE: &str = include_str!("../lib_py/ft_probe.py");
+pub(super) const PROBE: &str = include_str!("../lib_py/ft_probe.py");
 /// An interpreter that does not answer in this time is passed over.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Changes when the probe says more.
@@ -44,6 +44,9 @@ pub struct Interpreter {
     pub executable: PathBuf,
     /// sha256 of the executable, in hex.
     pub sha256: String,
+    /// The image that it is in; `None` for one of this machine.
+    #[serde(default)]
+    pub image: Option<String>,
     /// What it said.
     #[serde(flatten)]
     pub facts: InterpreterFacts,
@@ -101,7 +104,7 @@ impl Interpreter {
     }
 }
 
-fn minor_of(version: &str) -> &str {
+pub(super) fn minor_of(version: &str) -> &str {
     version.match_indices('.').nth(1).map_or(version, |(at, _)| &version[..at])
 }
 
@@ -268,7 +271,7 @@ pub fn find(
         let Some((facts, sha256)) = memory.ask(executable) else { continue };
         if minor_of(&facts.version) == minor && facts.free_threaded == free_threaded {
             let executable = executable.clone();
-            same_minor.push(Interpreter { request: request.to_owned(), executable, sha256, facts });
+            same_minor.push(Interpreter { request: request.to_owned(), executable, sha256, image: None, facts });
         }
     }
     let exact = |version: &str| same_minor.iter().position(|i| i.facts.version == version);

@@ -12,7 +12,7 @@ impl EnvKey {
     /// The key of a closure installed for an interpreter. The order of the closure does not count.
     ///
     /// What is in it: the interpreter (its bytes, version, ABI, platform, C library and place, which `pyvenv.cfg` and
-    /// `bin/python` name), every package with all of its hashes, our layout and the `.pth` text. What is not: which
+    /// `bin/python` name, and the image that it is in), every package with all of its hashes, our layout and the `.pth` text. What is not: which
     /// program downloaded the wheels, for their bytes are compared; markers of the kernel, for the closure was already
     /// chosen by them.
     #[must_use]
@@ -26,6 +26,9 @@ impl EnvKey {
             interpreter.executable.display(),
             interpreter.tags(),
         );
+        if let Some(image) = &interpreter.image {
+            text += &format!("image {image}\n");
+        }
         let mut closure: Vec<Pinned> = closure.to_vec();
         closure.sort_unstable();
         for pinned in &mut closure {

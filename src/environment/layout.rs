@@ -34,9 +34,17 @@ const ACTIVATE_FISH: &str = include_str!("../lib_py/activate.fish");
 /// Python reads lines two and three as a string. The same form that uv and pip's vendored distlib write.
 const HEAD: &str = "#!/bin/sh\n'''exec' \"$(dirname -- \"$(realpath -- \"$0\")\")\"/'python' \"$0\" \"$@\"\n' '''\n";
 
+/// What a script of an image's environment starts with, which stands at one place only: an image may have no shell. As
+/// many lines as the other.
+const HEAD_IN_IMAGE: &str = "#!/ft/env/bin/python\n\n\n";
+
+fn head(interpreter: &Interpreter) -> &'static str {
+    if interpreter.image.is_some() { HEAD_IN_IMAGE } else { HEAD }
+}
+
 /// The text of a console script. `None` where the entry point does not name a function in a module.
 #[must_use]
-pub fn launcher(entry: &EntryPoint) -> Option<String> {
+pub fn launcher(entry: &EntryPoint, interpreter: &Interpreter) -> Option<String> {
     let (module, object) = entry.value.split_once(':')?;
     let dotted = |text: &str| {
         text.split('.').all(|part| {
@@ -49,18 +57,18 @@ pub fn launcher(entry: &EntryPoint) -> Option<String> {
     if !dotted(module) || !dotted(object) {
         return None;
     }
-    let first = object.split('.').next().unwrap_or(object);
+    let (head, first) = (head(interpreter), object.split('.').next().unwrap_or(object));
     Some(format!(
-        "{HEAD}import sys\nfrom {module} import {first}\nif __name__ == '__main__':\n    sys.exit({object}())\n"
+        "{head}import sys\nfrom {module} import {first}\nif __name__ == '__main__':\n    sys.exit({object}())\n"
     ))
 }
 
-/// Scripts of a wheel's `.data` say `#!python`; they get the relocatable head instead. Others stay as they are.
+/// Scripts of a wheel's `.data` say `#!python`; they get the head of all others instead. Others stay as they are.
 #[must_use]
-pub fn rewrite_shebang(bytes: Vec<u8>) -> Vec<u8> {
+pub fn rewrite_shebang(bytes: Vec<u8>, interpreter: &Interpreter) -> Vec<u8> {
     let Some(rest) = bytes.strip_prefix(b"#!python") else { return bytes };
     let Some(end) = rest.iter().position(|byte| *byte == b'\n') else { return bytes };
-    let mut out = HEAD.as_bytes().to_vec();
+    let mut out = head(interpreter).as_bytes().to_vec();
     out.extend_from_slice(&rest[end + 1..]);
     out
 }

@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! interpreter   which Python, and what it says about itself (asked once, remembered)
+//! contained     the same of a Python in an image, asked by a job there
 //! key           everything that determines an environment, as one name
 //! fetch         which wheel of a pinned package fits, downloaded by pip, verified against the lock
 //! held          what the wheel store holds of a lock, and what is put into it from elsewhere
@@ -27,6 +28,7 @@
 
 mod assemble;
 mod build;
+pub mod contained;
 pub mod dists;
 pub mod fetch;
 pub mod held;
@@ -105,6 +107,8 @@ pub struct JobLost {
     pub message: String,
     /// The walls can't be had on this machine: PARITY-052. Else infrastructure (69).
     pub unenforceable: bool,
+    /// The cell stands, and there is no such command in it.
+    pub absent: bool,
 }
 
 /// Runs jobs. The wiring implements it with the cell of this run.

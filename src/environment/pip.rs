@@ -13,6 +13,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 /// A pip that can be started.
 pub(super) struct Pip {
     pub(super) program: PathBuf,
+    /// The interpreter that it runs in.
+    pub(super) python: PathBuf,
     first: Vec<OsString>,
     /// What to put on the path to import pip in the interpreter, empty for nothing; `None` where it can't be imported.
     pub(super) import_from: Option<OsString>,
@@ -22,12 +24,19 @@ pub(super) struct Pip {
 impl Pip {
     pub(super) fn find(interpreter: &Interpreter, settings: &Settings) -> Result<Pip, FetchError> {
         let env = pip_environment(&settings.env, settings.uv_toml.as_deref());
-        let program = interpreter.executable.clone();
+        // What is in an image can't be started here.
+        let interpreter = match (&interpreter.image, &settings.host) {
+            (Some(_), Some(host)) => host,
+            (Some(_), None) => return Err(FetchError::NoDownloader(interpreter.executable.clone())),
+            (None, _) => interpreter,
+        };
+        let (program, python) = (interpreter.executable.clone(), interpreter.executable.clone());
         let facts = &interpreter.facts;
         let own = [facts.host_purelib.clone(), facts.prefix.join("lib/python3/dist-packages")];
         if own.iter().any(|site| site.join("pip/__init__.py").is_file()) {
             return Ok(Pip {
                 program,
+                python,
                 first: ["-I", "-m", "pip"].map(OsString::from).into(),
                 import_from: Some(OsString::new()),
                 env,
@@ -41,6 +50,7 @@ impl Pip {
         if let Some(wheel) = bundled {
             return Ok(Pip {
                 program,
+                python,
                 first: vec!["-I".into(), wheel.join("pip").into()],
                 import_from: Some(wheel.into()),
                 env,
@@ -50,7 +60,7 @@ impl Pip {
             Some(uv) => {
                 let first = ["tool", "run", "--python"].map(OsString::from).into_iter();
                 let first = first.chain([program.into(), "pip".into()]).collect();
-                Ok(Pip { program: uv.clone(), first, import_from: None, env })
+                Ok(Pip { program: uv.clone(), python, first, import_from: None, env })
             }
             None => Err(FetchError::NoDownloader(program)),
         }
@@ -65,6 +75,62 @@ impl Pip {
         let all: Vec<OsString> = self.first.iter().chain(arguments).cloned().collect();
         run_logged(&self.program, &all, &self.env, cwd, report).await
     }
+}
+
+/// What tells pip to choose for an interpreter that is not its own: nothing for one of this machine.
+pub(super) fn platform_arguments(interpreter: &Interpreter) -> Vec<OsString> {
+    let facts = &interpreter.facts;
+    if interpreter.image.is_none() {
+        return Vec::new();
+    }
+    let cpython = facts.markers.get("implementation_name").is_none_or(|name| name == "cpython");
+    let minor = interpreter.minor();
+    let digits = minor.replace('.', "");
+    let threaded = if facts.free_threaded { "t" } else { "" };
+    let mut all = vec!["--python-version".to_owned(), minor.to_owned(), "--implementation".to_owned()];
+    let mut abis = vec!["none".to_owned()];
+    if cpython {
+        all.push("cp".to_owned());
+        abis.splice(0..0, [format!("cp{digits}{threaded}")]);
+        if !facts.free_threaded {
+            abis.insert(1, "abi3".to_owned());
+        }
+    } else {
+        all.push("pp".to_owned());
+        abis.splice(0..0, [facts.abi.clone()]);
+    }
+    all.extend(abis.into_iter().flat_map(|abi| ["--abi".to_owned(), abi]));
+    all.extend(platforms(&facts.platform, &facts.libc).into_iter().flat_map(|tag| ["--platform".to_owned(), tag]));
+    all.into_iter().map(OsString::from).collect()
+}
+
+/// The platform tags of a Linux that count, the newest first: PEP 600 and 656, and their forerunners.
+fn platforms(platform: &str, libc: &str) -> Vec<String> {
+    let machine = platform.strip_prefix("linux-").unwrap_or(platform).replace(['-', '.'], "_");
+    let version = |text: &str| {
+        let (major, minor) = text.trim().split_once('.')?;
+        let minor: String = minor.chars().take_while(char::is_ascii_digit).collect();
+        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+    };
+    let mut all = Vec::new();
+    if let Some((major, newest)) = libc.strip_prefix("glibc").and_then(version) {
+        // Before 2.17 only the two classic architectures had any.
+        let oldest = if matches!(machine.as_str(), "x86_64" | "i686") { 5 } else { 17 };
+        for minor in (oldest..=newest).rev() {
+            all.push(format!("manylinux_{major}_{minor}_{machine}"));
+            let former = match (major, minor) {
+                (2, 17) => "manylinux2014",
+                (2, 12) => "manylinux2010",
+                (2, 5) => "manylinux1",
+                _ => continue,
+            };
+            all.push(format!("{former}_{machine}"));
+        }
+    } else if let Some((major, newest)) = libc.strip_prefix("musl").and_then(version) {
+        all.extend((0..=newest).rev().map(|minor| format!("musllinux_{major}_{minor}_{machine}")));
+    }
+    all.push(format!("linux_{machine}"));
+    all
 }
 
 /// Runs a program to its end, output and error output in one text; it is killed when nobody waits for it any more.

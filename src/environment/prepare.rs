@@ -354,6 +354,7 @@ fn compile_job(interpreter: &Interpreter, items: &Path, lib: &Path, out: PathBuf
             interpreter: Some(interpreter.facts.prefix.clone()),
             network: Network::Loopback,
             limits: Limits::default(),
+            keep: false,
             scratch,
         },
         manifest: Manifest { argv: argv.map(str::to_owned).to_vec(), ..project::manifest() },

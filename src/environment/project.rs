@@ -82,6 +82,7 @@ fn job(
             interpreter: Some(world.interpreter.facts.prefix.clone()),
             network: Network::Loopback,
             limits: Limits::default(),
+            keep: false,
             scratch,
         },
         manifest,

@@ -76,7 +76,7 @@ pub fn unpack(wheel: &Path, interpreter: &Interpreter, item: &Path) -> Result<()
         entry.read_to_end(&mut bytes).map_err(|error| malformed(format!("{name}: {error}")))?;
         let executable = place.script || entry.unix_mode().is_some_and(|mode| mode & 0o111 != 0);
         if place.script {
-            bytes = layout::rewrite_shebang(bytes);
+            bytes = layout::rewrite_shebang(bytes, interpreter);
         }
         let target = tree.join(&place.path);
         layout::create_parents(&tree, &place.path, &mut made)?;
@@ -85,7 +85,8 @@ pub fn unpack(wheel: &Path, interpreter: &Interpreter, item: &Path) -> Result<()
     let described = describe(&tree, interpreter).map_err(malformed)?;
     for script in described.entry_points.iter().filter(|e| e.group == "console_scripts" || e.group == "gui_scripts") {
         let path = format!("bin/{}", script.name);
-        let launcher = safe(&script.name).filter(|name| !name.contains('/')).and_then(|_| layout::launcher(script));
+        let launcher =
+            safe(&script.name).filter(|name| !name.contains('/')).and_then(|_| layout::launcher(script, interpreter));
         let launcher = launcher.ok_or_else(|| WheelError::Path { wheel: file_name.clone(), path: path.clone() })?;
         layout::create_parents(&tree, &path, &mut made)?;
         let target = tree.join(&path);
@@ -228,7 +229,8 @@ fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
 pub fn item_name(wheel_sha256: &str, interpreter: &Interpreter) -> String {
     use sha2::{Digest, Sha256};
     let f = &interpreter.facts;
-    let all = format!("{}\n{}\n{}\n{}\n", layout::VERSION, interpreter.sha256, f.version, f.purelib);
+    let place = if interpreter.image.is_some() { "in an image\n" } else { "" };
+    let all = format!("{}\n{}\n{}\n{}\n{place}", layout::VERSION, interpreter.sha256, f.version, f.purelib);
     format!("{wheel_sha256}-{}-{}", f.cache_tag, &hex::encode(Sha256::digest(all))[..12])
 }
 

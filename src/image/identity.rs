@@ -175,6 +175,7 @@ mod tests {
             config_digest: Some(digest(CONFIG).to_string()),
             diff_ids: LAYERS.map(|byte| digest(byte).to_string()).to_vec(),
             platform: Some("linux/amd64".to_owned()),
+            contents: None,
         }
     }
 

@@ -263,6 +263,7 @@ pub async fn load(engine: &Engine, image: &Ready, report: Report<'_>) -> Result<
         config_digest: None,
         diff_ids: image.layers.iter().map(|layer| layer.diff_id.to_string()).collect(),
         platform: Some(image.platform.to_string()),
+        contents: None,
     };
     let names =
         [Some(ids.config.to_string()), Some(ids.manifest.to_string()), image.name.as_ref().map(ToString::to_string)];

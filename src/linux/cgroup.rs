@@ -46,6 +46,16 @@ impl Groups {
         groups
     }
 
+    /// The groups of a container, as it sees its own: made and removed by its engine, and read here.
+    #[must_use]
+    pub fn of_container() -> Groups {
+        let mut groups = Groups::default();
+        let at = Path::new(MOUNTED);
+        let events = [at.join("memory.events"), at.join("memory/memory.oom_control")];
+        groups.memory_events = events.iter().find_map(|path| File::open(path).ok());
+        groups
+    }
+
     /// cgroups(7), version 2: one tree. Processes may only live in leaves, so the new group stands beside ours or
     /// beside one of its parents: the nearest one that already hands both controllers down. Where none does, our own
     /// group is made to, which works where it was delegated to us.
@@ -174,6 +184,20 @@ impl Groups {
             }
         }
     }
+}
+
+/// What a container's own groups limit, read inside: of memory and processes, each with the file's name. `None` where no
+/// group says so.
+#[must_use]
+pub fn container_limits() -> [Option<(&'static str, u64)>; 2] {
+    let read = |files: [&'static str; 2]| {
+        files.into_iter().find_map(|name| {
+            let text = fs::read_to_string(Path::new(MOUNTED).join(name)).ok()?;
+            // "max" is none.
+            Some((name, text.trim().parse().ok()?))
+        })
+    };
+    [read(["memory.max", "memory/memory.limit_in_bytes"]), read(["pids.max", "pids/pids.max"])]
 }
 
 /// The controllers that a cell needs.

@@ -9,14 +9,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// interface, and who binds an address receives it. Nothing leaves: there is no other interface. What is sent comes from
 /// the loopback address of its family.
 ///
-/// The loopback interface must be up. Without IPv6 in the kernel only IPv4 is routed.
+/// The loopback interface must be up. Without IPv6 in the kernel or on that interface only IPv4 is routed.
 ///
 /// # Errors
 /// EPERM without CAP_NET_ADMIN over the namespace.
 pub fn everywhere_is_here() -> Result<(), CallError> {
     let call = |family: &str| format!("route every {family} address to the loopback interface");
     ask(&local_route(Ipv4Addr::LOCALHOST.into())).named(|| call("IPv4"))?;
-    if std::path::Path::new("/proc/sys/net/ipv6").exists() {
+    let disabled = std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6");
+    if disabled.is_ok_and(|text| text.trim() == "0") {
         ask(&local_route(Ipv6Addr::LOCALHOST.into())).named(|| call("IPv6"))?;
     }
     Ok(())

@@ -36,22 +36,18 @@ pub(super) fn container(
         };
         images.insert(python, image);
     }
-    if raw.contents.as_ref().is_some_and(|contents| !contents.is_whole()) {
-        let what = "digests of 64 hexadecimal digits; `ft lock --image` writes them";
-        return Err(notes.expected(&place.key("contents"), what));
-    }
     let RawContainer { image, config_digest, diff_ids, platform, contents, .. } = raw;
     // What stands beside an image that is not there is checked all the same.
     let named = image.is_some();
-    let image = self::image(notes, &place, RawImage { image, config_digest, diff_ids, platform }, version)?;
+    let image = self::image(notes, &place, RawImage { image, config_digest, diff_ids, platform, contents }, version)?;
     let image = image.unwrap_or_default();
     Ok(Container {
         force,
-        contents,
         image: named.then_some(image.image),
         config_digest: image.config_digest,
         diff_ids: image.diff_ids,
         platform: image.platform,
+        contents: image.contents,
         images,
     })
 }
@@ -85,8 +81,13 @@ fn image(notes: &Notes<'_>, place: &Place, raw: RawImage, version: u64) -> Resul
     {
         return Err(notes.expected(&place.key("platform"), "a platform such as \"linux/amd64\""));
     }
+    if raw.contents.as_ref().is_some_and(|contents| !contents.is_whole()) {
+        let what = "digests of 64 hexadecimal digits; `ft lock --image` writes them";
+        return Err(notes.expected(&place.key("contents"), what));
+    }
     let diff_ids = raw.diff_ids.unwrap_or_default().into_iter().enumerate();
     Ok(Some(Image {
+        contents: raw.contents,
         // As it is written, but for the case of a digest's digits.
         image: name.map_or_else(|| raw.image.unwrap_or_default(), |name| name.to_string()),
         config_digest: config_digest.map(|digest| digest.to_string()),

@@ -261,6 +261,9 @@ pub struct Image {
     pub diff_ids: Vec<String>,
     /// As [`Container::platform`].
     pub platform: Option<String>,
+    /// As [`Container::contents`].
+    #[serde(default)]
+    pub contents: Option<contents::Contents>,
 }
 
 impl Lock {
@@ -276,6 +279,7 @@ impl Lock {
             config_digest: container.config_digest.clone(),
             diff_ids: container.diff_ids.clone(),
             platform: container.platform.clone(),
+            contents: container.contents.clone(),
         })
     }
 }

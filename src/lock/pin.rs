@@ -55,6 +55,9 @@ pub fn pin(text: &str, lock: &Lock, python: &str, image: &Image) -> Result<Strin
     members.extend(image.config_digest.clone().map(|digest| ("config_digest", digest.into())));
     members.push(("diff_ids", image.diff_ids.clone().into()));
     members.extend(image.platform.clone().map(|platform| ("platform", platform.into())));
+    if let Some(contents) = &image.contents {
+        members.push(("contents", serde_json::to_value(contents).expect("a map of texts is JSON")));
+    }
     let document: Value = serde_json::from_str(text).unwrap_or_default();
     let there = place.0.iter().try_fold(&document, |value, part| match part {
         Part::Key(key) => value.get(key),
@@ -67,8 +70,7 @@ pub fn pin(text: &str, lock: &Lock, python: &str, image: &Image) -> Result<Strin
     }
     let mut text = text.to_owned();
     // What was measured in another image says nothing of this one.
-    let other = lock.image(python).is_none_or(|old| old.diff_ids != image.diff_ids);
-    if other && python == lock.python {
+    if lock.image(python).is_none_or(|old| old.diff_ids != image.diff_ids) {
         text = edit::remove(&text, &place.key("contents"))?;
     }
     let mut after = None;
@@ -90,6 +92,7 @@ mod tests {
             config_digest: Some(digest.clone()),
             diff_ids: vec![digest],
             platform: Some("linux/amd64".to_owned()),
+            contents: None,
         }
     }
 

@@ -299,6 +299,8 @@ pub struct RawImage {
     pub diff_ids: Option<Vec<String>>,
     /// `linux/amd64`.
     pub platform: Option<String>,
+    /// What the image gives to Python, measured.
+    pub contents: Option<Contents>,
 }
 
 /// How strong the walls must be.

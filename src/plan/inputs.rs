@@ -1,5 +1,6 @@
 //! What the plan is made from, beside the lock. Plain values: `cli` fills the request, `facts` fills the facts.
 
+use crate::finding::Finding;
 use crate::lock::CellKind;
 use crate::repo::Source;
 use camino::Utf8PathBuf;
@@ -143,12 +144,25 @@ pub struct MachineFacts {
     pub cpus: usize,
     /// Limits that can't be applied here: `memory`, `pids`, `disk`.
     pub limits_missing: Vec<String>,
+    /// In container mode, what its engine and image said.
+    pub container: Option<ContainerFacts>,
+}
+
+/// An engine and the lock's image in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ContainerFacts {
+    /// Why no container of that image can be had.
+    pub refused: Option<Finding>,
 }
 
 impl MachineFacts {
-    /// The strongest kind of cell in venv mode.
+    /// The kind of cell: a container in container mode, else the strongest that this machine gives.
     #[must_use]
     pub fn kind(&self) -> CellKind {
-        if self.no_namespaces.is_some() { CellKind::Here } else { CellKind::Namespaces }
+        match &self.container {
+            Some(_) => CellKind::Container,
+            None if self.no_namespaces.is_some() => CellKind::Here,
+            None => CellKind::Namespaces,
+        }
     }
 }

@@ -104,6 +104,12 @@ pub fn plan(lock: &Lock, facts: &Facts, request: &Request) -> (Plan, Vec<Finding
     (plan, findings)
 }
 
+/// Whether container mode applies.
+#[must_use]
+pub fn wants_container(lock: &Lock, request: &Request) -> bool {
+    request.container || lock.container.force || lock.cell_minimum == CellKind::Container
+}
+
 /// `3.11` of `3.11.7`: what the collection manifest calls a Python.
 #[must_use]
 pub fn minor(version: &str) -> &str {

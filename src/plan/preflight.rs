@@ -6,7 +6,6 @@ use crate::finding::Finding;
 use crate::lock::image::ImageName;
 use crate::lock::{CellKind, Lock, PythonMatch, normalise};
 use crate::repo::Source;
-use crate::step::Network;
 use std::str::FromStr;
 
 const GATE: &str = "preflight";
@@ -16,9 +15,8 @@ pub(super) fn findings(lock: &Lock, facts: &Facts, request: &Request) -> Vec<Fin
     let mut findings = Vec::new();
     findings.extend(runner(lock, facts));
     findings.extend(changed_only(lock, request));
-    findings.extend(container(lock, request));
+    findings.extend(container(lock, facts, request));
     findings.extend(cell(lock, facts, request));
-    findings.extend(network(lock, facts, request));
     findings.extend(limits(lock, facts));
     findings.extend(python(lock, facts));
     findings.extend(closure(lock, facts, request));
@@ -65,8 +63,8 @@ fn changed_only(lock: &Lock, request: &Request) -> Option<Finding> {
     })
 }
 
-fn container(lock: &Lock, request: &Request) -> Option<Finding> {
-    if !(request.container || lock.container.force || lock.cell_minimum == CellKind::Container) {
+fn container(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
+    if !super::wants_container(lock, request) {
         return None;
     }
     let image = lock.container.image.as_deref().unwrap_or_default();
@@ -79,10 +77,7 @@ fn container(lock: &Lock, request: &Request) -> Option<Finding> {
         let hint = "`ft lock --image NAME` pins an image that an engine has";
         return Some(Finding::new(ParityCode::IMAGE_NOT_PINNED, GATE, what).hint(hint));
     }
-    Some(
-        Finding::new(ParityCode::POLICY_UNENFORCEABLE, GATE, "container mode is asked for, and this ft does not have it yet")
-            .hint("run in venv mode: leave out `--container`, set `container.force_container` to false and `cell.minimum` to `namespaces`"),
-    )
+    facts.machine.container.as_ref()?.refused.clone()
 }
 
 fn cell(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
@@ -105,34 +100,6 @@ fn cell(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
             format!("no namespaces can be had on this machine ({reason}), {why}"),
         )
         .hint(fix),
-    )
-}
-
-/// A cell without namespaces has no relay: it reaches nobody, or it is not had.
-fn network(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
-    let (reason, fix) = facts.machine.no_namespaces.as_ref()?;
-    // Where there is no cell at all, that is what to say.
-    let cells = lock.cell_minimum == CellKind::Here && facts.machine.no_here.is_none();
-    if !cells || request.no_network || matches!(request.command, Command::Check { collect: false }) {
-        return None;
-    }
-    let asked = |place: String, network: &Network| match network {
-        Network::Loopback => None,
-        Network::Allow(hosts) => Some(format!("{place} allows {}", hosts.join(", "))),
-        Network::Open => Some(format!("{place} opens the network")),
-    };
-    let own = |(name, tool): (&String, &crate::lock::Tool)| asked(format!("`tools.{name}`"), tool.network.as_ref()?);
-    let asked = asked("`network_policy`".to_owned(), &lock.network).or_else(|| lock.tools.iter().find_map(own))?;
-    Some(
-        Finding::new(
-            ParityCode::POLICY_UNENFORCEABLE,
-            GATE,
-            format!(
-                "{asked}, and cells without namespaces, which are all that this machine gives ({reason}), reach no host \
-                 at all"
-            ),
-        )
-        .hint(format!("for namespaces: {fix}; or forbid the network in the lock, or for this run with FT_NO_NETWORK=1")),
     )
 }
 
@@ -162,11 +129,22 @@ fn limits(lock: &Lock, facts: &Facts) -> Option<Finding> {
 
 fn python(lock: &Lock, facts: &Facts) -> Option<Finding> {
     let asked = &facts.python_asked;
+    let container = facts.machine.container.as_ref();
+    if container.is_some_and(|container| container.refused.is_some()) {
+        // Nobody knows what is in the image.
+        return None;
+    }
     let Some(python) = &facts.python else {
         let found = match facts.pythons_found.as_slice() {
             [] => "no Python was found".to_owned(),
             found => format!("found: {}", found.join(", ")),
         };
+        if container.is_some() {
+            return Some(
+                Finding::new(ParityCode::PYTHON_VERSION, GATE, format!("Python {asked} is not in the image; {found}"))
+                    .hint("pin an image with it, or lock the Python of the image"),
+            );
+        }
         return Some(
             Finding::new(ParityCode::PYTHON_VERSION, GATE, format!("Python {asked} is not installed; {found}"))
                 .hint(format!("install it, for example with `uv python install {0}` or `pyenv install {0}`", asked)),

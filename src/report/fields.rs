@@ -186,6 +186,20 @@ pub struct Environment {
     pub installer: String,
     /// Every distribution and its version.
     pub packages: BTreeMap<String, String>,
+    /// The container that it was seen in, in container mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerReport>,
+}
+
+/// What the containers of a run were made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ContainerReport {
+    /// The image, by the engine's digest of its content.
+    pub image: String,
+    /// The engine, its version and where it was.
+    pub engine: String,
+    /// sha256 of the agent that was their first process, in hex.
+    pub agent_sha256: String,
 }
 
 /// Work outside the steps.

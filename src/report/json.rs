@@ -2,9 +2,9 @@
 //! stands in it is described by [`super::fields`].
 
 use super::fields::{
-    self, Artifact, Broken, Collection, Coverage, Enforcement, Environment, Failure, Issue, NetworkReport, Observed,
-    Output, Refused, Report, SCHEMA_VERSION, Security, Snapshot, Stage, StepReport, TestNote, Tests, Thresholds, Wall,
-    WallReport,
+    self, Artifact, Broken, Collection, ContainerReport, Coverage, Enforcement, Environment, Failure, Issue,
+    NetworkReport, Observed, Output, Refused, Report, SCHEMA_VERSION, Security, Snapshot, Stage, StepReport, TestNote,
+    Tests, Thresholds, Wall, WallReport,
 };
 use super::state::state;
 use crate::event::{self, Verdict};
@@ -178,8 +178,13 @@ fn snapshot(info: &event::SnapshotInfo) -> Snapshot {
 }
 
 fn environment(info: &event::EnvironmentInfo) -> Environment {
-    let event::EnvironmentInfo { key, path, python, built, installer, packages } = info.clone();
-    Environment { key, path, python, built, installer, packages }
+    let event::EnvironmentInfo { key, path, python, built, installer, packages, container } = info.clone();
+    let container = container.map(|event::ContainerInfo { image, engine, agent_sha256 }| ContainerReport {
+        image,
+        engine,
+        agent_sha256,
+    });
+    Environment { key, path, python, built, installer, packages, container }
 }
 
 fn of_step(outcome: &Outcome, findings: &[Finding], step: &Step, result: &StepOutcome) -> StepReport {

@@ -138,6 +138,7 @@ pub fn before() -> Vec<EventKind> {
                 built: false,
                 installer: "uv 0.9.2".into(),
                 packages: [("ruff".to_owned(), "0.14.4".to_owned())].into(),
+                container: None,
             },
         },
         EventKind::Planned { plan: Box::new(plan()) },

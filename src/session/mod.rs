@@ -143,9 +143,10 @@ pub async fn steps<C: Cell>(
                     let (step, notes) = (&plan.steps[i], notes.clone());
                     // An overlay must not lie over the changes of one that is still mounted.
                     let needed = departures.of(&step.needs);
+                    let keep = plan.steps.iter().any(|other| other.needs.contains(&step.id));
                     running.push(async move {
                         needed.await;
-                        (i, step::perform(cell, world, step, controlled, notes).await)
+                        (i, step::perform(cell, world, step, keep, controlled, notes).await)
                     });
                 }
                 Action::Record(event) => recorder.record(event),

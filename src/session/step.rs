@@ -47,7 +47,14 @@ const ARTIFACT_BYTES: u64 = 1 << 30;
 const ARTIFACT_MS: u64 = 60_000;
 
 /// The walls of one step. `changes` are those of the steps that it needs, the latest first.
-fn walls(world: &World, step: &Step, changes: Vec<PathBuf>, dist: Option<PathBuf>, scratch: PathBuf) -> Walls {
+fn walls(
+    world: &World,
+    step: &Step,
+    changes: Vec<PathBuf>,
+    dist: Option<PathBuf>,
+    keep: bool,
+    scratch: PathBuf,
+) -> Walls {
     let mount = |host: &Path, cell: &str| Mount { host: host.to_owned(), cell: cell.to_owned(), writable: false };
     let mut mounts = vec![mount(&world.lib, "/ft/lib")];
     mounts.extend(world.env.as_deref().map(|env| mount(env, "/ft/env")));
@@ -68,6 +75,7 @@ fn walls(world: &World, step: &Step, changes: Vec<PathBuf>, dist: Option<PathBuf
         interpreter: world.interpreter.clone(),
         network: step.network.clone(),
         limits: step.limits.clone(),
+        keep,
         scratch,
     }
 }
@@ -136,16 +144,17 @@ fn attempt(seen: frame::Attempt) -> Attempt {
     }
 }
 
-/// Runs one step to its end. Never fails: what goes wrong is an event.
+/// Runs one step to its end. Never fails: what goes wrong is an event. With `keep` later steps need what it changes.
 pub(super) async fn perform<C: Cell>(
     cell: &C,
     world: &World,
     step: &Step,
+    keep: bool,
     control: mpsc::Receiver<ToAgent>,
     notes: mpsc::Sender<Note>,
 ) -> Over {
     let mut leaving = None;
-    let events = match lead(cell, world, step, control, &notes, &mut leaving).await {
+    let events = match lead(cell, world, step, keep, control, &notes, &mut leaving).await {
         Ok(events) => events,
         Err(error) => vec![gone_wrong(step, &error)],
     };
@@ -193,16 +202,20 @@ async fn lead<C: Cell>(
     cell: &C,
     world: &World,
     step: &Step,
+    keep: bool,
     control: mpsc::Receiver<ToAgent>,
     notes: &mpsc::Sender<Note>,
     leaving: &mut Option<Leaving>,
 ) -> Result<Vec<EventKind>, StepError> {
     let scratch = world.scratch(&step.id);
     fs_err::create_dir_all(&scratch)?;
-    let changes =
-        step.needs.iter().rev().map(|need| world.scratch(need).join("changes")).filter(|dir| dir.is_dir()).collect();
+    let changed = |need: &String| {
+        let at = |name| world.scratch(need).join(name);
+        [at(cell::CHANGES_TAR), at(cell::CHANGES)].into_iter().find(|layer| layer.exists())
+    };
+    let changes = step.needs.iter().rev().filter_map(changed).collect();
     let dist = step.needs.iter().map(|need| world.left(need).join("out/dist")).find(|dir| dir.is_dir());
-    let walls = walls(world, step, changes, dist, scratch);
+    let walls = walls(world, step, changes, dist, keep, scratch);
     let tar = world.scratch(&step.id).join("artifacts.tar");
 
     let (frames, mut received) = mpsc::channel(64);

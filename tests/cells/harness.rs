@@ -76,6 +76,7 @@ impl Fixture {
                 interpreter: None,
                 network: Network::Loopback,
                 limits: Limits::default(),
+                keep: true,
                 scratch,
             },
             manifest: Manifest {

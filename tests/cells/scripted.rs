@@ -18,6 +18,7 @@ fn lead_with(cell: &Scripted, manifest: Manifest, asked: &[ToAgent]) -> (Result<
         interpreter: None,
         network: Network::Loopback,
         limits: Limits::default(),
+        keep: true,
         scratch: dir.path().to_owned(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
@@ -120,6 +121,7 @@ fn a_request_does_not_wait_behind_frames_that_nobody_takes() {
         interpreter: None,
         network: Network::Loopback,
         limits: Limits::default(),
+        keep: true,
         scratch: dir.path().to_owned(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

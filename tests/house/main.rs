@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// wiring imports all; nothing imports wiring.
 const PURE: &[&str] = &[
     "code", "frame", "network", "finding", "step", "lock", "plan", "results", "event", "run", "outcome", "doctor",
-    "report", "repo", "escape",
+    "report", "repo", "escape", "etc",
 ];
 /// Tools of effects: how git is called, how a container engine is reached, the Python files we carry, the one way a tar is
 /// written, and how what is temporary is made and removed.
@@ -22,8 +22,9 @@ fn allowed(module: &str) -> Option<BTreeSet<&'static str>> {
         "code" | "frame" => set(&[&["code"]]),
         "network" => set(&[&["frame"]]),
         "escape" => set(&[&["escape"]]),
+        "etc" => set(&[&["etc"]]),
         "linux" => set(&[&["linux"]]),
-        "agent" => set(&[&["agent", "linux", "frame", "network", "escape", "code"]]),
+        "agent" => set(&[&["agent", "linux", "frame", "network", "escape", "etc", "code"]]),
         // The host side of a cell raises walls and leads the conversation.
         "cell" => set(&[PURE, &["cell", "linux", "agent", "engine", "leftovers"]]),
         "ui" => set(&[PURE, &["ui"]]),

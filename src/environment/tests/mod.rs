@@ -82,7 +82,11 @@ impl RunJob for InCell {
             log
         };
         let (finished, log) = tokio::join!(run, listen);
-        let finished = finished.map_err(|e| JobLost { message: e.to_string(), unenforceable: e.is_unenforceable() })?;
+        let finished = finished.map_err(|e| JobLost {
+            message: e.to_string(),
+            unenforceable: e.is_unenforceable(),
+            absent: false,
+        })?;
         let ended =
             finished.ended.unwrap_or_else(|| panic!("{:?}\n{}", finished.broken, String::from_utf8_lossy(&log)));
         let mut archive = tar::Archive::new(std::fs::File::open(&tar).unwrap());

@@ -1,0 +1,126 @@
+//! A cell whose walls an engine raised: a container with this program as PID 1, started as root with the few capabilities
+//! that it needs to become the step's user, which it gives away before it serves.
+//!
+//! The root is read-only, and below it only `/ft`, `/tmp` and `/dev/shm` can be written to. Nothing of the host is mounted:
+//! what a step sees below `/ft` comes as tars, over the stream or in a volume. What the step may only read is unpacked
+//! while this is root and stays root's; the tree is the step's own.
+
+use super::goods::{Feed, Unpacker};
+use super::observe::{Engine, Facts};
+use super::root::{self, SignsOfLife};
+use super::tree::Before;
+use super::walls::{Behind, read_frame};
+use super::witness::{SLOTS, Stub};
+use super::{Failure, refuse, serve};
+use crate::code::ExitCode;
+use crate::frame::{Goods, Inside, ToHelper};
+use crate::linux::cgroup::Groups;
+use crate::linux::{ids, process, route, seccomp};
+use std::fs;
+use std::path::Path;
+
+/// The step's own directories beside its tree.
+const OWN: [&str; 3] = ["/ft/work", "/ft/home", "/ft/out"];
+
+/// Reads what is to be made of the container, makes it, and serves to the end.
+pub fn enter() -> ExitCode {
+    let inside = match read_frame() {
+        Ok(ToHelper::Enter { inside }) => inside,
+        Ok(_) => return refuse(Failure::new("spec", "no description of the inside")),
+        Err(failure) => return refuse(failure),
+    };
+    match build(&inside) {
+        Ok(behind) => serve(behind),
+        Err(failure) => refuse(failure),
+    }
+}
+
+fn build(inside: &Inside) -> Result<Behind, Failure> {
+    if std::process::id() != 1 {
+        // Before anything is unpacked over somebody's files.
+        return Err(Failure::new("pid", "the agent is not the first process here"));
+    }
+    let fail = |stage: &'static str| move |e: crate::linux::CallError| Failure::new(stage, e);
+    for (path, text) in &inside.seals {
+        if fs::read_to_string(path).is_ok_and(|found| found == *text) {
+            continue;
+        }
+        return Err(Failure::new("seal", format!("{path} does not say {text}: what it stands in was not finished")));
+    }
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let groups = Groups::of_container();
+    if inside.relay {
+        route::everywhere_is_here().map_err(fail("network namespace"))?;
+    }
+    let stub = Stub::open().map_err(|e| Failure::new("name server", e))?;
+    make_places().map_err(|e| Failure::new("places", e))?;
+    let mut alive = SignsOfLife::default();
+    let (ours, owned): (Vec<&Goods>, Vec<&Goods>) = inside.goods.iter().partition(|goods| !goods.owned);
+    unpack(&ours, &mut alive)?;
+    become_the_step()?;
+    unpack(&owned, &mut alive)?;
+    let changes = inside.changes.then(|| Before::record(Path::new("/ft/work")));
+    seccomp::install().map_err(fail("seccomp"))?;
+    Ok(Behind {
+        facts: Facts {
+            engine: Some(Engine::look()),
+            memory_bytes: inside.memory_bytes,
+            pids_max: inside.pids,
+            disk_bytes: inside.disk_bytes,
+            cpus: inside.cpus,
+            ..Facts::default()
+        },
+        groups,
+        stub: Some(stub),
+        routed: inside.relay,
+        changes,
+        ..Behind::default()
+    })
+}
+
+fn make_places() -> std::io::Result<()> {
+    let owner = Some((ids::INNER, ids::INNER));
+    for path in OWN {
+        fs::create_dir_all(path)?;
+        std::os::unix::fs::lchown(path, Some(ids::INNER), Some(ids::INNER))?;
+    }
+    root::make_slots(Path::new(SLOTS), owner)
+}
+
+/// Unpacks tars in their order; several may lie over each other at one place.
+fn unpack(all: &[&Goods], alive: &mut SignsOfLife) -> Result<(), Failure> {
+    let fail = |to: &str, e: std::io::Error| Failure::new("goods", format!("unpack {to}: {e}"));
+    let mut at = all;
+    while let Some(first) = at.first() {
+        let layers = at.iter().take_while(|goods| goods.to == first.to).count();
+        let mut unpacker = Unpacker::new(Path::new(&first.to), first.owned).map_err(|e| fail(&first.to, e))?;
+        for goods in &at[..layers] {
+            let done = if goods.from.is_empty() {
+                let mut feed = Feed::default();
+                unpacker.lay(&mut feed, &mut || alive.give()).and_then(|()| feed.finish())
+            } else {
+                fs::File::open(&goods.from).and_then(|file| {
+                    unpacker.lay(&mut std::io::BufReader::with_capacity(1 << 18, file), &mut || alive.give())
+                })
+            };
+            done.map_err(|e| fail(&goods.to, e))?;
+        }
+        unpacker.finish().map_err(|e| fail(&first.to, e))?;
+        at = &at[layers..];
+    }
+    Ok(())
+}
+
+/// Gives every right away, as the walls of a namespaces cell do.
+fn become_the_step() -> Result<(), Failure> {
+    let fail = |stage: &'static str| move |e: crate::linux::CallError| Failure::new(stage, e);
+    process::drop_bounding_set().map_err(fail("capabilities"))?;
+    rustix::thread::set_thread_groups(&[]).map_err(|e| Failure::new("groups", e))?;
+    let (uid, gid) = (rustix::fs::Uid::from_raw(ids::INNER), rustix::fs::Gid::from_raw(ids::INNER));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|e| Failure::new("ids", e))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|e| Failure::new("ids", e))?;
+    process::drop_capabilities().map_err(fail("capabilities"))?;
+    // After the ids: a change of ids makes a process dumpable or not by rules of its own.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|e| Failure::new("dumpable", e))
+}

@@ -1,0 +1,138 @@
+//! Container mode before the plan: the engine, the image, and the Python in it.
+
+use super::context::Context;
+use super::jobs::CellJobs;
+use super::runs;
+use crate::cell::AnyCell;
+use crate::cell::container::{Container, OpenError};
+use crate::code::ParityCode;
+use crate::engine::labels::{Labels, Owner};
+use crate::engine::{Engine, EngineError, Where};
+use crate::environment::contained::{self, Place};
+use crate::environment::interpreter::Interpreter;
+use crate::environment::lib_dir;
+use crate::finding::Finding;
+use crate::lock::Lock;
+use crate::plan;
+use crate::plan::inputs::ContainerFacts;
+use crate::repo::Repo;
+use std::path::{Path, PathBuf};
+
+/// Seconds after which nobody can need what a run made.
+const DEADLINE: u64 = 24 * 3600;
+
+/// What container mode is made of.
+pub(super) struct Contained {
+    pub(super) cell: Container,
+    /// The Python of this run in the image; else what is there instead.
+    pub(super) interpreter: Result<Interpreter, Vec<(PathBuf, String)>>,
+}
+
+/// Why there is none.
+pub(super) enum NoContainer {
+    /// It is the plan's to say.
+    Refused(Finding),
+    /// Infrastructure: what happened, and what to do.
+    Broken(String, String),
+}
+
+impl From<EngineError> for NoContainer {
+    fn from(error: EngineError) -> NoContainer {
+        match error.finding() {
+            Some(finding) => NoContainer::Refused(finding),
+            None => NoContainer::Broken(error.to_string(), error.hint()),
+        }
+    }
+}
+
+/// What the plan is told.
+pub(super) fn facts(opened: &Result<Contained, Finding>) -> ContainerFacts {
+    ContainerFacts { refused: opened.as_ref().err().cloned() }
+}
+
+/// Connects, finds the image, and asks the Pythons in it.
+pub(super) async fn open(
+    context: &Context,
+    repo: &Repo,
+    lock: &Lock,
+    python: &str,
+    run_dir: &Path,
+) -> Result<Contained, NoContainer> {
+    let broken = |error: &dyn std::fmt::Display| NoContainer::Broken(error.to_string(), String::new());
+    let Some((name, digest)) = lock.container.image.as_deref().and_then(|image| image.split_once('@')) else {
+        // The plan says so; nobody needs to be asked.
+        return Err(NoContainer::Refused(Finding::new(
+            ParityCode::IMAGE_NOT_PINNED,
+            "preflight",
+            "no image is pinned",
+        )));
+    };
+    let places = Where::from_variables(|name| context.vars.text(name));
+    let engine = Engine::connect(&places).await?;
+    let lib = lib_dir::ready(&repo.state_dir().join("lib")).map_err(|error| broken(&error))?;
+    let names = [format!("{name}@{digest}"), digest.to_owned()];
+    let owner = Owner::this();
+    let labels = Labels {
+        run: runs::new_id(jiff::Timestamp::now()),
+        deadline: engine.now().saturating_add(DEADLINE),
+        repository: repo.root.display().to_string(),
+        environment: None,
+        owner: owner.clone(),
+    };
+    // What dead runs left goes while the image is looked at; what can't be removed is tried again by the next one.
+    let sweeper = engine.clone();
+    let (opened, _) = tokio::join!(Container::open(engine, &names, &lib, labels), sweeper.sweep(&owner));
+    let cell = match opened {
+        Ok(cell) => cell,
+        Err(OpenError::Engine(error)) => return Err(error.into()),
+        Err(error) => {
+            let (code, hint) = match &error {
+                OpenError::Missing { .. } => (
+                    ParityCode::IMAGE_IDENTITY,
+                    "pull it, or load it from an archive, into the engine that is named".to_owned(),
+                ),
+                _ => (ParityCode::POLICY_UNENFORCEABLE, "use another image or engine".to_owned()),
+            };
+            return Err(NoContainer::Refused(Finding::new(code, "preflight", error.to_string()).hint(hint)));
+        }
+    };
+    let (kind, spool) = (AnyCell::Container(cell.clone()), run_dir.join("jobs"));
+    let mut jobs = CellJobs::new(&kind, spool);
+    let place = Place {
+        image: &cell.image().id.clone(),
+        path: &cell.image().path.clone(),
+        memory: &repo.state_dir().join("cache/images"),
+        scratch: &run_dir.join("cells/image"),
+    };
+    let interpreter = match contained::find(python, &place, &mut jobs).await {
+        Ok(found) => found,
+        Err(lost) if lost.unenforceable => {
+            let finding = Finding::new(ParityCode::POLICY_UNENFORCEABLE, "preflight", lost.to_string());
+            return Err(NoContainer::Refused(finding));
+        }
+        Err(lost) => return Err(broken(&lost)),
+    };
+    Ok(Contained { cell, interpreter })
+}
+
+/// The same for a command that is no run; none where container mode does not apply.
+pub(super) fn now(
+    context: &Context,
+    repo: &Repo,
+    lock: &Lock,
+    request: &plan::inputs::Request,
+) -> Result<Option<Result<Contained, Finding>>, (String, String)> {
+    if !plan::wants_container(lock, request) {
+        return Ok(None);
+    }
+    let broken = |error: std::io::Error| (error.to_string(), String::new());
+    let state = repo.state_dir();
+    fs_err::create_dir_all(&state).map_err(broken)?;
+    let folder = crate::leftovers::folder_in(&state).map_err(broken)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
+    match runtime.block_on(open(context, repo, lock, &lock.python, folder.path())) {
+        Ok(contained) => Ok(Some(Ok(contained))),
+        Err(NoContainer::Refused(finding)) => Ok(Some(Err(finding))),
+        Err(NoContainer::Broken(message, hint)) => Err((message, hint)),
+    }
+}

@@ -1,0 +1,181 @@
+//! Container mode with a real engine: whole runs of `ft` on small real repositories, in an image made of this machine's
+//! own files, held against venv mode on the same repository.
+
+#[path = "../cells/container.rs"]
+mod container;
+#[path = "../cli/harness.rs"]
+mod harness;
+
+use harness::{Project, Report, eventually};
+use std::process::Command;
+
+fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker").args(arguments).output().unwrap();
+    assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// The image of these tests as a lock names it: by the digest of its content.
+fn pinned(image: &str) -> String {
+    let id = docker(&["image", "inspect", "--format", "{{.Id}}", image]);
+    format!("ft-test@{id}")
+}
+
+/// A copy with these tools whose lock pins the image.
+fn project(tools: &[&str]) -> Project {
+    let project = Project::with_tools(tools);
+    let image = pinned(container::image());
+    project.lock(|lock| lock["container"] = serde_json::json!({ "image": image })).commit();
+    project
+}
+
+/// What of this repository's is in the engine: containers, and volumes of one run.
+fn left(project: &Project) -> Vec<String> {
+    let mine = format!("label=ft.repository={}", project.root.canonicalize().unwrap().display());
+    let containers = docker(&["ps", "--all", "--quiet", "--filter", &mine]);
+    let volumes = docker(&["volume", "ls", "--quiet", "--filter", &mine, "--filter", "name=ft-run-"]);
+    containers.lines().chain(volumes.lines()).map(str::to_owned).collect()
+}
+
+/// Nothing of it is left, now or in a moment: an engine removes a container after it said that it ended.
+fn leaves_nothing(project: &Project) {
+    eventually("containers and volumes of this run are gone", || left(project).is_empty());
+}
+
+/// A text without what differs from run to run.
+fn without_times(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    for word in ["time=\"", "timestamp=\"", " in "] {
+        out.clear();
+        while let Some(at) = rest.find(word) {
+            let end = at + word.len();
+            out.push_str(&rest[..end]);
+            rest = rest[end..].trim_start_matches(|c: char| c.is_ascii_digit() || ".:-TZ+".contains(c));
+        }
+        out.push_str(rest);
+        let next = out.clone();
+        rest = Box::leak(next.into_boxed_str());
+    }
+    rest.to_owned()
+}
+
+fn wall<'a>(report: &'a Report, step: &str, name: &str) -> &'a serde_json::Value {
+    let walls = report.step(step)["enforcement"].as_array().unwrap();
+    walls.iter().find(|wall| wall["wall"] == name).unwrap_or_else(|| panic!("no {name} in {walls:#?}"))
+}
+
+#[test]
+fn a_run_in_a_container_passes_and_says_what_stood() {
+    let project = project(&["pytest"]);
+    project.lock(|lock| lock["resource_limits"] = serde_json::json!({"mem_mb": 512, "pids": 200, "cpu_count": 1}));
+    project.commit();
+    project.ft(&["run", "--container"]).leaves(0);
+    let report = project.report();
+    assert_eq!(report.exit_code(), 0);
+    assert_eq!(report.step("pytest")["tests"]["passed"], 2);
+    for name in
+        ["network", "pid", "user", "capabilities", "no_new_privs", "seccomp", "mounts", "witness", "memory", "pids"]
+    {
+        let wall = wall(&report, "pytest", name);
+        assert_eq!(wall["enforced"], true, "{wall}");
+    }
+    let container = &report.0["environment"]["container"];
+    assert!(container["image"].as_str().unwrap().starts_with("sha256:"), "{container}");
+    assert_eq!(container["agent_sha256"].as_str().unwrap().len(), 64);
+    leaves_nothing(&project);
+}
+
+#[test]
+fn both_modes_say_the_same_of_one_repository() {
+    let project = project(&["ruff", "mypy", "pytest", "bandit"]);
+    project.write("tests/test_red.py", "def test_red() -> None:\n    assert [1] == [2]\n\n\nimport os\n");
+    project.lock(|lock| {
+        lock["tools"]["pytest"]["args"] =
+            serde_json::json!(["-q", "tests", "--cov=demo", "--cov-report=xml:artifacts/coverage.xml"]);
+        lock["pytest_collection"] = serde_json::json!({"allow_uncollected": true});
+    });
+    project.commit();
+    let mut seen = Vec::new();
+    for arguments in [&["run"][..], &["run", "--container"]] {
+        let ran = project.ft(arguments);
+        let report = project.report();
+        let codes: Vec<String> = report.failures().into_iter().map(str::to_owned).collect();
+        let logs: Vec<String> = ["ruff", "mypy", "pytest", "bandit"]
+            .iter()
+            .map(|step| without_times(&project.read(&format!("artifacts/logs/{step}.log"))))
+            .collect();
+        let junit = without_times(&project.read("artifacts/junit.xml"));
+        let coverage = without_times(&project.read("artifacts/coverage.xml"));
+        let cell = report.0["cell"].as_str().unwrap_or_default().to_owned();
+        seen.push((cell, ran.status, codes, logs, junit, coverage));
+    }
+    let (container, namespaces) = (seen.pop().unwrap(), seen.pop().unwrap());
+    assert_eq!((container.1, &container.2), (namespaces.1, &namespaces.2));
+    assert_eq!(container.3, namespaces.3);
+    assert_eq!(container.4, namespaces.4);
+    assert_eq!(container.5, namespaces.5);
+    assert!(container.2.contains(&"PARITY-221".to_owned()), "{:?}", container.2);
+    leaves_nothing(&project);
+}
+
+#[test]
+fn who_reaches_for_the_network_in_a_container_is_named() {
+    let project = project(&["pytest"]);
+    project.write(
+        "tests/test_out.py",
+        "import socket\n\n\ndef test_out() -> None:\n    try:\n        socket.create_connection((\"192.0.2.7\", 4711), 5)\n    except OSError:\n        pass\n",
+    );
+    project.lock(|lock| lock["pytest_collection"] = serde_json::json!({"allow_uncollected": true}));
+    project.commit();
+    project.ft(&["run", "--container"]).leaves(251);
+    let (message, _) = project.report().finding("PARITY-251");
+    assert!(message.contains("192.0.2.7:4711") && message.contains("test_out"), "{message}");
+    leaves_nothing(&project);
+}
+
+#[test]
+fn a_step_in_a_container_that_does_not_end_is_ended() {
+    let project = project(&["pytest"]);
+    project.write(
+        "tests/test_slow.py",
+        "import signal\nimport time\n\n\ndef test_slow() -> None:\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    time.sleep(600)\n",
+    );
+    project.lock(|lock| {
+        lock["pytest_collection"] = serde_json::json!({"allow_uncollected": true});
+        lock["tools"]["pytest"]["timeout_sec"] = 3.into();
+        lock["tools"]["pytest"]["grace_sec"] = 1.into();
+    });
+    project.commit();
+    project.ft(&["run", "--container"]).leaves(222);
+    leaves_nothing(&project);
+}
+
+#[test]
+fn a_runner_that_is_killed_leaves_no_container() {
+    let project = project(&["pytest"]);
+    project.write("tests/test_slow.py", "import time\n\n\ndef test_slow() -> None:\n    time.sleep(600)\n");
+    project.lock(|lock| lock["pytest_collection"] = serde_json::json!({"allow_uncollected": true})).commit();
+    let mut child = project.start(&["run", "--container"]);
+    let running = || {
+        let mine = format!("label=ft.repository={}", project.root.canonicalize().unwrap().display());
+        docker(&["ps", "--filter", &mine, "--format", "{{.Status}}"]).contains("Up")
+    };
+    eventually("a container runs", running);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    leaves_nothing(&project);
+}
+
+#[test]
+fn an_image_that_is_not_there_and_one_that_is_not_pinned_stop_before_anything_starts() {
+    let project = project(&["pytest"]);
+    let other = format!("ft-test@sha256:{}", "0".repeat(64));
+    project.lock(|lock| lock["container"] = serde_json::json!({ "image": other })).commit();
+    project.ft(&["run", "--container"]).leaves(105);
+    assert_eq!(project.report().failures(), ["PARITY-051"]);
+    project.ft_with(&[("DOCKER_HOST", "unix:///nowhere/engine.sock")], &["run", "--container"]).leaves(105);
+    assert_eq!(project.report().failures(), ["PARITY-050"]);
+    // In venv mode nobody asks for an engine.
+    project.ft_with(&[("DOCKER_HOST", "unix:///nowhere/engine.sock")], &["run"]).leaves(0);
+}
