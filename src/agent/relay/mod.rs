@@ -566,7 +566,7 @@ mod tests {
     #[test]
     fn nobody_is_late_while_everything_stands_still() {
         let (mut channel, _host) = Channel::for_tests();
-        let mut relay = Relay::new().unwrap();
+        let mut relay = Relay::new(false).unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let within = Duration::from_millis(200);
         for paused in [false, true] {
