@@ -8,15 +8,17 @@ use crate::engine::{Engine, EngineError};
 use crate::finding::Finding;
 use crate::lock::Image;
 use crate::lock::image::{Digest, ImageName, Platform, Reference};
-use bollard::query_parameters::{CreateImageOptionsBuilder, ImportImageOptions, ListImagesOptionsBuilder};
-use bytes::Bytes;
-use futures_util::{StreamExt, stream};
-use std::io::{self, Write};
+use bollard::query_parameters::ListImagesOptionsBuilder;
+use futures_util::StreamExt;
+use std::io::{self, PipeReader, Read, Write};
 use std::path::Path;
-use tokio::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-/// Bytes that are handed on at once.
-const CHUNK: usize = 1 << 18;
+/// How often progress is said, where the engine says none.
+const EVERY: Duration = Duration::from_millis(100);
 
 /// Why an image could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -110,13 +112,7 @@ pub type Report<'a> = &'a mut (dyn FnMut(Progress<'_>) + Send);
 /// # Errors
 /// [`ImageError`].
 pub async fn inspect(engine: &Engine, name: &str) -> Result<Option<Seen>, ImageError> {
-    let said = match engine.docker().inspect_image(name).await {
-        Ok(said) => said,
-        Err(error) => {
-            let error = engine.error(&format!("looking at the image {name}"), error);
-            return if error.is_absent() { Ok(None) } else { Err(error.into()) };
-        }
-    };
+    let Some(said) = engine.image(name).await? else { return Ok(None) };
     let odd =
         |what: &str| ImageError::Odd { name: name.to_owned(), engine: engine.facts().name(), what: what.to_owned() };
     let digest = |text: &str| text.parse::<Digest>().map_err(|_| odd(&format!("{text:?}, which is no digest")));
@@ -243,57 +239,25 @@ impl Ready {
 /// [`ImageError`]. What the engine kept of an image that failed on the way is not used: every use inspects.
 pub async fn load(engine: &Engine, image: &Ready, report: Report<'_>) -> Result<Seen, ImageError> {
     let ids = super::archive::ids(&image.contents());
-    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(4);
-    let total = image.bytes();
-    let (what, ready) = (ids.config.hex()[..12].to_owned(), image.clone());
-    let writing = tokio::task::spawn_blocking(move || {
-        let mut pipe = io::BufWriter::with_capacity(CHUNK, Pipe(sender.clone()));
-        let written =
-            write(&ready.contents(), &mut pipe).and_then(|_| pipe.flush().map_err(ArchiveError::at("the engine")));
-        // The body must not look whole.
-        if written.is_err() {
-            let _ = sender.blocking_send(Err(io::Error::other("the image could not be written")));
-        }
-        written
-    });
-    let (count, mut counted) = mpsc::unbounded_channel();
-    let body = stream::unfold((receiver, count), |(mut receiver, count)| async move {
-        let chunk = receiver.recv().await?;
-        if let Ok(bytes) = &chunk {
-            let _ = count.send(bytes.len() as u64);
-        }
-        Some((chunk, (receiver, count)))
-    });
-    let doing = "loading an image";
-    let options = ImportImageOptions { quiet: true, ..ImportImageOptions::default() };
-    let docker = engine.patient();
-    let mut answers = std::pin::pin!(docker.import_image_stream(options, body, None));
-    let mut done = 0;
-    let answered = loop {
+    let (what, total) = (ids.config.hex()[..12].to_owned(), image.bytes());
+    let (written, sent) = (Arc::<Mutex<Option<ArchiveError>>>::default(), Arc::<AtomicU64>::default());
+    let pipe = Writing::start(image.clone(), Arc::clone(&written), Arc::clone(&sent));
+    let mut loading = std::pin::pin!(engine.load(pipe.map_err(ArchiveError::at("a pipe"))?));
+    let mut ticks = tokio::time::interval(EVERY);
+    let loaded = loop {
         tokio::select! {
-            Some(bytes) = counted.recv() => {
-                done += bytes;
-                report(Progress { what: &what, status: "goes into the engine", done: done.min(total), total });
+            loaded = &mut loading => break loaded,
+            _ = ticks.tick() => {
+                let done = sent.load(Ordering::Relaxed).min(total);
+                report(Progress { what: &what, status: "goes into the engine", done, total });
             }
-            answer = answers.next() => match answer {
-                Some(Ok(_)) => {}
-                // A line end that bollard 0.21 leaves lying; what came is inspected below.
-                Some(Err(error)) if error.to_string().contains("bytes remaining on stream") => break Ok(()),
-                Some(Err(error)) => break Err(engine.error(doing, error)),
-                None => break Ok(()),
-            },
         }
     };
-    match (writing.await, answered) {
-        (Err(panic), _) => std::panic::resume_unwind(panic.into_panic()),
-        // An engine that refuses closes the pipe: its own words say more.
-        (Ok(Err(ArchiveError::Io { source, .. })), Err(error)) if source.kind() == io::ErrorKind::BrokenPipe => {
-            return Err(error.into());
-        }
-        (Ok(Err(error)), _) => return Err(error.into()),
-        (Ok(Ok(_)), Err(error)) => return Err(error.into()),
-        (Ok(Ok(_)), Ok(())) => {}
+    // Where the archive could not be written the engine only knows that it came to an end.
+    if let Some(error) = written.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(error.into());
     }
+    loaded?;
     let wanted = Image {
         image: ids.config.to_string(),
         config_digest: None,
@@ -319,11 +283,9 @@ pub async fn load(engine: &Engine, image: &Ready, report: Report<'_>) -> Result<
 /// [`ImageError`].
 pub async fn export(engine: &Engine, name: &str, into: &Path, report: Report<'_>) -> Result<(), ImageError> {
     let mut file = std::fs::File::create_new(into).map_err(ArchiveError::at(into))?;
-    let docker = engine.patient();
-    let mut stream = std::pin::pin!(docker.export_image(name));
+    let mut stream = engine.save(name);
     let mut done = 0;
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| engine.error(&format!("giving out the image {name}"), error));
         let chunk = chunk.map_err(|error| match error {
             error if error.is_absent() => ImageError::Absent { name: name.to_owned(), engine: engine.facts().name() },
             error => error.into(),
@@ -335,60 +297,60 @@ pub async fn export(engine: &Engine, name: &str, into: &Path, report: Report<'_>
     Ok(())
 }
 
-/// Lets the engine pull `name@digest` and looks whether it has it then. A pull that was cut is asked for a second time.
+/// Lets the engine pull `name@digest` and looks whether it has that then. A pull that was cut is asked for a second time.
 ///
 /// # Errors
 /// [`ImageError`].
 pub async fn pull(engine: &Engine, name: &Reference, report: Report<'_>) -> Result<Seen, ImageError> {
-    let shown = Reference { tag: None, ..name.clone() }.to_string();
-    let Some(digest) = name.digest else {
-        let image = Image { image: name.to_string(), ..Image::default() };
-        return Err(super::identity::pinned(&image)
-            .err()
-            .map_or_else(|| ImageError::Absent { name: shown, engine: engine.facts().name() }, ImageError::from));
+    // Engines take a tag or a digest.
+    let name = Reference { tag: None, ..name.clone() }.to_string();
+    let wanted = Image { image: name.clone(), ..Image::default() };
+    super::identity::pinned(&wanted)?;
+    let on = |said: crate::engine::Progress| {
+        let (done, total) = (said.done.unwrap_or(0), said.total.unwrap_or(0));
+        report(Progress { what: &said.layer, status: &said.phase, done, total });
     };
-    let mut failed = None;
-    for _ in 0..2 {
-        // With neither tag nor digest every tag would be pulled.
-        let options = CreateImageOptionsBuilder::default().from_image(&name.name()).tag(&digest.to_string()).build();
-        let docker = engine.patient();
-        let mut stream = std::pin::pin!(docker.create_image(Some(options), None, None));
-        failed = None;
-        while let Some(said) = stream.next().await {
-            match said {
-                Ok(said) => {
-                    let (what, status) = (said.id.unwrap_or_default(), said.status.unwrap_or_default());
-                    let count = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
-                    let (done, total) =
-                        said.progress_detail.map_or((0, 0), |detail| (count(detail.current), count(detail.total)));
-                    report(Progress { what: &what, status: &status, done, total });
-                }
-                Err(error) => {
-                    failed = Some(engine.error(&format!("pulling {shown}"), error));
-                    break;
-                }
-            }
-        }
-        if let Some(seen) = inspect(engine, &shown).await? {
-            check(&Image { image: shown.clone(), ..Image::default() }, &seen, &shown)?;
-            return Ok(seen);
-        }
-    }
-    Err(match failed {
-        Some(error) => error.into(),
-        None => ImageError::Absent { name: shown, engine: engine.facts().name() },
-    })
+    engine.pull(&name, None, on).await?;
+    let absent = || ImageError::Absent { name: name.clone(), engine: engine.facts().name() };
+    let seen = inspect(engine, &name).await?.ok_or_else(absent)?;
+    check(&wanted, &seen, &name)?;
+    Ok(seen)
 }
 
-/// What is written goes to whoever reads the channel.
-struct Pipe(mpsc::Sender<io::Result<Bytes>>);
+/// An archive that is written while it is read. It ends well only where it was written well.
+struct Writing {
+    pipe: PipeReader,
+    writer: Option<JoinHandle<Result<(), ArchiveError>>>,
+    failed: Arc<Mutex<Option<ArchiveError>>>,
+    sent: Arc<AtomicU64>,
+}
 
-impl Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+impl Writing {
+    fn start(image: Ready, failed: Arc<Mutex<Option<ArchiveError>>>, sent: Arc<AtomicU64>) -> io::Result<Writing> {
+        let (pipe, into) = io::pipe()?;
+        let writer = std::thread::Builder::new().name("archive".to_owned());
+        let writer = writer.spawn(move || write(&image.contents(), into).map(drop))?;
+        Ok(Writing { pipe, writer: Some(writer), failed, sent })
     }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+}
+
+impl Read for Writing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.pipe.read(buffer)?;
+        self.sent.fetch_add(read as u64, Ordering::Relaxed);
+        if read == 0
+            && !buffer.is_empty()
+            && let Some(writer) = self.writer.take()
+        {
+            match writer.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    return Err(io::Error::other("the archive could not be written"));
+                }
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(read)
     }
 }

@@ -69,6 +69,10 @@ pub fn pin(text: &str, lock: &Lock, python: &str, image: &Image) -> Result<Strin
         return Ok(edit::set(text, &place, &Value::Object(all))?);
     }
     let mut text = text.to_owned();
+    // What was measured in another image says nothing of this one.
+    if lock.image(python).is_none_or(|old| old.diff_ids != image.diff_ids) {
+        text = edit::remove(&text, &place.key("contents"))?;
+    }
     let mut after = None;
     for (name, value) in members {
         text = edit::set_after(&text, &place.key(name), &value, after)?;
@@ -111,6 +115,22 @@ mod tests {
         let both = pin(&text, &lock, "3.13", &image("2")).unwrap();
         assert_eq!(parsed(&both).image("3.13"), Some(image("2")));
         assert_eq!(parsed(&both).image("3.11"), Some(image("1")));
+    }
+
+    #[test]
+    fn what_was_measured_in_another_image_goes() {
+        let digest = "1".repeat(64);
+        let contents = format!("\"contents\": {{\"interpreter\": \"{digest}\", \"stdlib\": \"{digest}\"}}");
+        let text = format!(
+            "{{\"version\": 2, \"python\": \"3.11\", \"tools\": {{}},\n \"container\": {{\"image\": \"x\", {contents}}}}}"
+        );
+        assert!(parsed(&text).container.contents.is_some());
+        let text = pin(&text, &parsed(&text), "3.11", &image("1")).unwrap();
+        assert_eq!(parsed(&text).container.contents, None);
+        let measured = text.replace("\"container\": {", &format!("\"container\": {{{contents}, "));
+        assert!(parsed(&measured).container.contents.is_some());
+        let again = pin(&measured, &parsed(&measured), "3.11", &image("1")).unwrap();
+        assert_eq!(again, measured, "the same image keeps it");
     }
 
     #[test]
