@@ -67,10 +67,10 @@ fn container(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
     if !super::wants_container(lock, request) {
         return None;
     }
-    let image = lock.container.image.as_deref().unwrap_or_default();
+    let image = lock.image(&facts.python_asked).map(|image| image.image).unwrap_or_default();
     if !image.parse::<ImageName>().is_ok_and(|name| name.is_pinned()) {
         let what = if image.is_empty() {
-            "the lock names no container image".to_owned()
+            format!("the lock names no container image for Python {}", facts.python_asked)
         } else {
             format!("{image} is a tag, not a digest")
         };

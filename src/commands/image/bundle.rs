@@ -98,7 +98,7 @@ fn wheels(
     let (files, choices) = wheels.held(locked)?;
     let mut known = 0;
     for python in &lock.matrix {
-        let asked = Asked { source: &Source::Worktree, python, untracked: Vec::new(), cells: false };
+        let asked = Asked { source: &Source::Worktree, python, untracked: Vec::new(), cells: false, contained: None };
         let survey = survey::survey(context, repo, lock, asked);
         let Some(interpreter) = &survey.interpreter else { continue };
         known += 1;
