@@ -1,6 +1,7 @@
 //! Pulls by digest, from a real registry on this machine's loopback, which engines talk to without TLS.
 
 use crate::harness::{Clone, Image, docker, ft, images_make, output};
+use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -106,7 +107,8 @@ fn a_pull_by_digest_gives_the_image_of_the_lock_also_when_it_was_cut() {
     // An image that nobody else has, so that the engine must fetch its layer.
     let root = clone.path().join("root");
     fs::create_dir(&root).unwrap();
-    let noise: Vec<u8> = (0..3_000_000u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+    // Nothing that the way to the registry could compress.
+    let noise: Vec<u8> = (0..100_000u32).flat_map(|n| <[u8; 32]>::from(Sha256::digest(n.to_be_bytes()))).collect();
     fs::write(root.join("noise"), noise).unwrap();
     let build = ["image", "build", "root", "-o", "a.tar", "--name", &name, "--load"];
     let id = output(ft(clone.path()).args(build)).trim().to_owned();
