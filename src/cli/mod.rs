@@ -280,7 +280,8 @@ pub enum Image {
         after_help = "Examples:\n  ft image build ./root -o py311.tar --name my/py311   from a directory with a root file system\n  \
         ft image build scratch -o empty.tar                   an image with nothing in it\n  \
         ft image build my/base:1 -o base.tar --load           an image of the engine, written anew\n  \
-        ft image build python@sha256:... -o base.tar          pulled where the engine lacks it, verified\n\n\
+        ft image build python@sha256:... -o base.tar          pulled where the engine lacks it, verified\n  \
+        ft image build my/base:1 --with-environment -o ci.tar the image of the lock, with the locked tools in it\n\n\
         The id is printed on standard output. Files are root's, with modes 0644 and 0755, and no newer than the epoch."
     )]
     Build(ImageBuild),
@@ -351,7 +352,7 @@ pub struct ImageBuild {
     /// Load it into the engine, too
     #[arg(long)]
     pub load: bool,
-    /// The locked environment as a layer, at /ft/env
+    /// The locked environment as a layer, at /ft/env; BASE is then the image of the lock
     #[arg(long)]
     pub with_environment: bool,
     /// A variable of every process, for a directory and for scratch; may come several times

@@ -1,6 +1,7 @@
 //! `ft image`: images as archives, in an engine, in the lock. Verified first, used after.
 
 mod bundle;
+mod environment;
 
 use super::context::Context;
 use super::{lock, survey};
@@ -171,10 +172,6 @@ fn folder(context: &Context) -> Result<TempDir, Failure> {
 }
 
 fn build(context: &Context, args: &ImageBuild) -> Result<(), Failure> {
-    if args.with_environment {
-        let message = "an environment in an image is made for the image's own interpreter, which only container mode can do, and this ft does not have it yet";
-        return Err(Failure::new(ExitCode::USAGE, message, "leave out `--with-environment`"));
-    }
     let name = args.name.as_deref().map(reference).transpose()?;
     let wrong = |text: &str| Failure::usage(format!("{text:?} is no platform"), "write one such as linux/amd64");
     let platform =
@@ -182,6 +179,12 @@ fn build(context: &Context, args: &ImageBuild) -> Result<(), Failure> {
     let folder = folder(context)?;
     let directory = context.cwd.join(&args.base);
     let ready = if args.base == "scratch" || directory.is_dir() {
+        if args.with_environment {
+            let message = "an environment is made for the Python of an image, and this is none yet";
+            let hint =
+                "build and load the image, pin it (`ft lock --image`), then build from it with `--with-environment`";
+            return Err(Failure::usage(message, hint));
+        }
         new(context, args, platform.unwrap_or_else(this_machine), folder.path())?
     } else {
         if !args.env.is_empty() {
@@ -196,7 +199,17 @@ fn build(context: &Context, args: &ImageBuild) -> Result<(), Failure> {
                 "take the image of that platform",
             ));
         }
-        Ready::of(unpacked, None)
+        if args.with_environment {
+            let epoch = epoch(context, args)?;
+            let layer = environment::layer(context, &args.base, &unpacked.image, epoch, folder.path())?;
+            let diff_ids: Vec<_> = unpacked.image.diff_ids.iter().copied().chain([layer.diff_id]).collect();
+            let config = config_of(&Base::Image(unpacked.image.config.clone()), &diff_ids, epoch);
+            // Another image: the name of its base is not its own.
+            let layers = unpacked.layers.into_iter().chain([layer]).collect();
+            Ready { config, layers, name: None, platform: unpacked.image.platform }
+        } else {
+            Ready::of(unpacked, None)
+        }
     };
     let ready = Ready { name: name.or(ready.name), ..ready };
     let ids = write(context, &ready, &args.output)?;
@@ -209,18 +222,21 @@ fn build(context: &Context, args: &ImageBuild) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The latest time in an image.
+fn epoch(context: &Context, args: &ImageBuild) -> Result<u64, Failure> {
+    match (args.epoch, context.vars.text("SOURCE_DATE_EPOCH")) {
+        (Some(epoch), _) => Ok(epoch),
+        (None, Some(text)) => text.trim().parse().map_err(|_| {
+            let hint = "seconds since 1970, as `git log -1 --format=%ct` prints them";
+            Failure::usage(format!("SOURCE_DATE_EPOCH is {text:?}"), hint)
+        }),
+        (None, None) => Ok(EARLIEST),
+    }
+}
+
 /// An image on nothing: a root file system, or not even that.
 fn new(context: &Context, args: &ImageBuild, platform: Platform, folder: &Path) -> Result<Ready, Failure> {
-    let epoch = match (args.epoch, context.vars.text("SOURCE_DATE_EPOCH")) {
-        (Some(epoch), _) => epoch,
-        (None, Some(text)) => text.trim().parse().map_err(|_| {
-            Failure::usage(
-                format!("SOURCE_DATE_EPOCH is {text:?}"),
-                "seconds since 1970, as `git log -1 --format=%ct` prints them",
-            )
-        })?,
-        (None, None) => EARLIEST,
-    };
+    let epoch = epoch(context, args)?;
     if let Some(wrong) = args.env.iter().find(|entry| entry.split_once('=').is_none_or(|(name, _)| name.is_empty())) {
         return Err(Failure::usage(format!("{wrong:?} is no variable"), "write NAME=VALUE"));
     }

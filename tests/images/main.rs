@@ -299,6 +299,44 @@ fn a_bundle_brings_images_and_wheels_to_a_machine_without_network() {
     output(at(&there, &other).args(offline));
 }
 
+#[test]
+fn the_locked_environment_becomes_a_layer_with_the_same_id_in_every_clone() {
+    let base = images_make("py311");
+    let build = |clone: &Clone, index: &Path| {
+        let mut command = ft(clone.path());
+        command.env("FT_CACHE_DIR", clone.path().join("cache")).env("FT_UV", "");
+        command.env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", index);
+        command.args([
+            "image",
+            "build",
+            "ft-test/py311",
+            "--with-environment",
+            "-o",
+            "env.tar",
+            "--name",
+            "ft-images/env:1",
+        ]);
+        output(command.arg("--load"))
+    };
+    let (one, other) = (Clone::new(), Clone::new());
+    let ids = [&one, &other].map(|clone| {
+        let (index, _) = clone.lock_a_wheel();
+        output(ft(clone.path()).args(["lock", "--image", "ft-test/py311"]));
+        build(clone, &index).trim().to_owned()
+    });
+    let _gone = harness::Image(ids[0].clone());
+    assert_eq!(ids[0], ids[1]);
+    assert_ne!(ids[0], base);
+    let probe = "import ft_probe, sys; print(ft_probe.x, ft_probe.__file__.startswith('/ft/env/'), sys.prefix)";
+    let said = docker(&["run", "--rm", "--network", "none", "--read-only", &ids[0], "/ft/env/bin/python", "-c", probe]);
+    assert_eq!(said.trim(), "1 True /ft/env");
+    // Of another image than the lock's there is no environment, and none of what is no image yet.
+    images_make("py313");
+    let args = ["image", "build", "ft-test/py313", "--with-environment", "-o", "no.tar"];
+    one.refused(&args, 105, &["PARITY-051", "other layers", "build from that one, or pin this one first"]);
+    one.refused(&["image", "build", "scratch", "--with-environment", "-o", "no.tar"], 2, &["this is none yet"]);
+}
+
 /// The images that other tests run in: made from the lists of packages of this repository.
 #[test]
 fn the_recipes_give_images_that_start() {
