@@ -162,7 +162,9 @@ async fn pull(context: &Context, engine: &Engine, name: &ImageName) -> Result<Se
     };
     let missing = format!("{} has no image {name}", engine.facts().name());
     let reference = match name {
-        ImageName::Id(_) => return Err(refused(missing, "it is in no registry: `ft image load FILE` loads an archive of it")),
+        ImageName::Id(_) => {
+            return Err(refused(missing, "it is in no registry: `ft image load FILE` loads an archive of it"));
+        }
         ImageName::Named(_) if context.global.offline => {
             return Err(refused(format!("offline, and {missing}"), "`ft image load FILE`, or run without `--offline`"));
         }

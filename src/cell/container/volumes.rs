@@ -170,7 +170,8 @@ async fn create_loader(
 ) -> Result<String, EngineError> {
     let mut mount = mount(Some(volume), target, false, copy);
     if let Some(options) = &mut mount.volume_options {
-        options.labels = Some(if name.is_some() { crate::engine::labels::shared(&labels.repository) } else { labels.to_map() });
+        options.labels =
+            Some(if name.is_some() { crate::engine::labels::shared(&labels.repository) } else { labels.to_map() });
     }
     let body = ContainerCreateBody {
         image: Some(image.id.clone()),
