@@ -47,7 +47,7 @@ pub(super) async fn start(engine: &Engine, asked: &Asked<'_>) -> Result<(Live, M
     let ended = Made { engine: engine.clone(), id: made.id.clone(), started: true };
     let (engine, id) = (made.engine.clone(), made.id.clone());
     let waiting = tokio::spawn(async move { gone(&engine, &id).await });
-    let handle = Box::new(Running { made: made.is_running(), waiting: Some(waiting), ended: None });
+    let handle = Box::new(Running { made: made.running(), waiting: Some(waiting), ended: None });
     Ok((Live { to: Box::new(attached.input), from: Box::new(from), errors: Some(Box::new(errors)), handle }, ended))
 }
 
@@ -88,7 +88,7 @@ pub(super) struct Made {
 }
 
 impl Made {
-    fn is_running(mut self) -> Made {
+    fn running(mut self) -> Made {
         self.started = true;
         self
     }
