@@ -2,8 +2,10 @@
 //! own files, held against venv mode on the same repository.
 
 #[path = "../cells/container.rs"]
+#[allow(dead_code, reason = "the image alone is needed here")]
 mod container;
 #[path = "../cli/harness.rs"]
+#[allow(dead_code, reason = "made for more tests than these")]
 mod harness;
 
 use harness::{Project, Report, eventually};
