@@ -17,7 +17,7 @@ pub type Raised = Result<Vec<Observed>, (String, String)>;
 
 /// What a cell without namespaces promises less.
 const WEAKER: &str = "a cell was raised; weaker: paths differ, /tmp and loopback are the machine's (connections only to \
-    what the step opened), no allowed hosts, one step at a time";
+    what the step opened), one step at a time";
 
 /// What was tried and read, before it is judged.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,7 +21,8 @@
 //! Pure: [`code`], [`escape`], [`etc`], [`frame`], [`network`], [`finding`], [`step`], [`repo`], [`lock`], [`plan`], [`results`],
 //! [`event`], [`run`], [`outcome`], [`doctor`], [`report`]. They import only each other. Effects import pure modules, and
 //! not each other, but for what are tools of theirs: [`mod@git`] (how git is called), [`mod@engine`] (how a container
-//! engine is reached) and [`lib_py`] (our Python files).
+//! engine is reached), [`lib_py`] (our Python files) and [`tar_writer`]. [`image`] makes, reads and identifies container
+//! images; what an image is called stands in [`lock::image`].
 //! Wiring ([`session`], [`commands`]) imports all; nothing imports wiring. `tests/house` reads the sources against this.
 //! `unsafe` stands in [`linux`] only. With the feature `agent` alone the crate is the agent's: no runtime, no argument
 //! parser, no procedural macros.
@@ -70,6 +71,8 @@ pub mod git;
 #[cfg(feature = "host")]
 pub mod hooks;
 #[cfg(feature = "host")]
+pub mod image;
+#[cfg(feature = "host")]
 pub mod leftovers;
 #[cfg(feature = "host")]
 pub mod lib_py;
@@ -95,6 +98,8 @@ pub mod session;
 pub mod snapshot;
 #[cfg(feature = "host")]
 pub mod step;
+#[cfg(feature = "host")]
+pub mod tar_writer;
 #[cfg(feature = "host")]
 pub mod ui;
 

@@ -5,6 +5,7 @@
 //! Blocks count and not sizes, so a sparse file is as small as it is. Every name counts at least [`ENTRY`], or a million
 //! empty files would be nothing. Files without a name count as long as somebody has them open.
 
+use super::family::Family;
 use crate::linux::process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashSet;
@@ -30,6 +31,8 @@ pub struct Meter {
     pub directories: Vec<PathBuf>,
     /// Bytes that it may write.
     pub limit: u64,
+    /// Whose open files count.
+    pub who: Family,
 }
 
 /// Measures until a child ends, and says so on `tell` when it is too much. `before` brings what PID 1 itself put there
@@ -53,7 +56,10 @@ pub fn watch(meter: &Meter, before: &OwnedFd, tell: &OwnedFd) {
         let start = Instant::now();
         let mut sum = Sum { limit, ..Sum::default() };
         meter.directories.iter().for_each(|directory| sum.walk(directory));
-        sum.open();
+        match meter.who {
+            Family::Namespace => sum.open(),
+            Family::Descendants => sum.open_by(meter),
+        }
         if sum.bytes > limit {
             let _ = rustix::io::write(tell, b"d");
             wait(&mut [PollFd::new(&children, PollFlags::IN)], None);
@@ -105,7 +111,7 @@ impl Sum {
         }
     }
 
-    /// Files that were removed and are open in some process of the cell.
+    /// Files that were removed and are open in some process of the cell's pid namespace.
     fn open(&mut self) {
         let space = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
         // Ours, not asked of PID 1: nobody may look at that one.
@@ -114,25 +120,38 @@ impl Sum {
         for process in processes.filter_map(Result::ok) {
             let name = process.file_name();
             let Some(pid) = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit())) else { continue };
-            if space(pid).as_ref() != Some(&cell) {
-                continue;
-            }
-            let Ok(open) = fs::read_dir(process.path().join("fd")) else { continue };
-            for path in open.filter_map(Result::ok).map(|entry| entry.path()) {
-                if self.bytes > self.limit {
-                    return;
-                }
-                let Ok(meta) = fs::metadata(&path) else { continue };
-                let in_memory = || {
-                    rustix::fs::statfs(&path).is_ok_and(|at| {
+            if space(pid).as_ref() == Some(&cell) {
+                // What lies in memory has a limit of its own.
+                self.open_in(pid, &|path, _| {
+                    rustix::fs::statfs(path).is_ok_and(|at| {
                         #[expect(clippy::unnecessary_cast, reason = "its type differs between architectures")]
                         let kind = at.f_type as i64;
-                        kind == TMPFS
+                        kind != TMPFS
                     })
-                };
-                if meta.is_file() && meta.nlink() == 0 && !in_memory() {
-                    self.add(&meta);
-                }
+                });
+            }
+        }
+    }
+
+    /// The same of those below this process: what lies on the file system of the measured directories.
+    fn open_by(&mut self, meter: &Meter) {
+        let Some(device) = meter.directories.first().and_then(|path| Some(fs::metadata(path).ok()?.dev())) else {
+            return;
+        };
+        for pid in meter.who.members() {
+            self.open_in(&pid.to_string(), &|_, meta| meta.dev() == device);
+        }
+    }
+
+    fn open_in(&mut self, pid: &str, counts: &dyn Fn(&Path, &Metadata) -> bool) {
+        let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return };
+        for path in open.filter_map(Result::ok).map(|entry| entry.path()) {
+            if self.bytes > self.limit {
+                return;
+            }
+            let Ok(meta) = fs::metadata(&path) else { continue };
+            if meta.is_file() && meta.nlink() == 0 && counts(&path, &meta) {
+                self.add(&meta);
             }
         }
     }

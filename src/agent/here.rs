@@ -5,7 +5,11 @@
 //! agent, which gives up every right, adopts orphans, and decides as broker about every socket; the command, which has
 //! fewer rights still. Agent and command share a kernel uid (else the agent could not read what a call points to): the
 //! caller's own, or [`ids::UNPRIVILEGED`] where root called.
+//!
+//! The cell's places stand in a directory of their own below a shared one (`/tmp`), not below the repository: programs
+//! look for their configuration in the folders above, and those of the repository are shut here.
 
+use super::disk::{self, Meter};
 use super::family::Family;
 use super::observe::{Facts, Here};
 use super::places::Places;
@@ -21,13 +25,13 @@ use crate::linux::cgroup::Groups;
 use crate::linux::landlock::{self, Files, Rules, Wanted};
 use crate::linux::process::{self, Fork, Reaped};
 use crate::linux::{CallError, ids, seccomp};
-use rustix::fs::{Access, AtFlags, CWD, Mode};
+use rustix::fs::{Access, AtFlags, CWD, Mode, StatVfsMountFlags};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -59,6 +63,12 @@ const LAYER: &str = "/ft/project";
 /// Where everybody may write, and programs expect to.
 const SHARED: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
+/// Where the cell's own directory is made: the first of them that lets programs be executed.
+const PLACES: [&str; 2] = ["/tmp", "/var/tmp"];
+
+/// Those of the cell's places that the step writes to, below its root.
+const WRITTEN_TO: [&str; 3] = ["work", "home", "out"];
+
 /// How long the starter tries to end what a killed agent left.
 const REAP: Duration = Duration::from_secs(2);
 
@@ -69,8 +79,50 @@ pub struct Without {
     pub inner: Rules,
     /// Decides about sockets and signals.
     pub broker: Broker,
+    /// What is left of the tree when the step is over.
+    pub left: Left,
+}
+
+/// The step's tree, and how what was changed in it reaches the host.
+#[derive(Debug)]
+pub struct Left {
     /// The tree as it was copied.
-    pub copied: Option<Before>,
+    copied: Option<Before>,
+    /// The directories that the step writes to, and which they are.
+    own: Vec<(PathBuf, (u64, u64))>,
+    /// The host's directory for what was changed.
+    changes: PathBuf,
+}
+
+impl Left {
+    /// Whether the step's directories are those that were made for it: it could put others, or links, in their place.
+    ///
+    /// # Errors
+    /// Which one is another.
+    pub fn check(&self) -> Result<(), String> {
+        match self.own.iter().find(|(path, made)| identity(path).ok().as_ref() != Some(made)) {
+            Some((path, _)) => Err(format!("the step put something else in the place of {}", path.display())),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves what is new or changed in `work` to the host, as the layer that an overlay would have left.
+    ///
+    /// # Errors
+    /// Where something can't be moved.
+    pub fn hand_over(self, work: &Path) -> io::Result<()> {
+        if let Some(copied) = self.copied {
+            // Where that fails the layer holds more than the changes, and every one of them.
+            let _ = copied.reduce(work);
+        }
+        tree::move_tree(work, &self.changes)
+    }
+}
+
+/// Device and inode of a directory, which no link is.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = fs::symlink_metadata(path)?;
+    if meta.is_dir() { Ok((meta.dev(), meta.ino())) } else { Err(io::ErrorKind::NotADirectory.into()) }
 }
 
 /// What the command does to itself, before anything is watched.
@@ -91,7 +143,8 @@ pub fn raise() -> ExitCode {
         Ok(Side::InsideFailed(failure)) => refuse(failure),
         Ok(Side::Outside(code, temporary)) => {
             groups.remove();
-            let _ = fs::remove_dir_all(temporary);
+            // What this leaves is swept by the next run.
+            let _ = tree::remove(&temporary);
             code
         }
         Err(failure) => {
@@ -118,13 +171,16 @@ fn start(spec: &Spec, groups: &mut Groups) -> Result<Side, Failure> {
     let temporary = make_temporary(owner).map_err(fail("scratch"))?;
     let (starter_lives, life) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| Failure::new("pipe", e))?;
+    let (before, begin) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| Failure::new("pipe", e))?;
     match process::fork().map_err(fail("fork"))? {
         Fork::Child => {
-            drop(life);
+            drop((life, before));
             // Not inherited.
             process::adopt_orphans().map_err(fail("subreaper"))?;
             Ok(match build(spec, owner, &temporary, groups) {
                 Ok(behind) => {
+                    let _ = rustix::io::write(&begin, &behind.facts.copied.to_le_bytes());
                     let behind = Behind { starter_lives: Some(starter_lives), terminal, probe: spec.probe, ..behind };
                     Side::Inside(Box::new(behind))
                 }
@@ -132,8 +188,14 @@ fn start(spec: &Spec, groups: &mut Groups) -> Result<Side, Failure> {
             })
         }
         Fork::Parent(agent) => {
-            drop((starter_lives, terminal));
+            drop((starter_lives, terminal, begin));
             close_stdio();
+            if spec.disk_bytes > 0 && !spec.probe {
+                let root = temporary.join(ROOT);
+                let own = WRITTEN_TO.map(|name| root.join(name)).into_iter().chain([temporary.join(FILES)]);
+                let meter = Meter { directories: own.collect(), limit: spec.disk_bytes, who: Family::Descendants };
+                disk::watch(&meter, &before, &life);
+            }
             let code = wait(agent);
             drop::<OwnedFd>(life);
             Ok(Side::Outside(code, temporary))
@@ -170,22 +232,53 @@ fn wait(agent: i32) -> ExitCode {
     code
 }
 
-/// A directory for temporary files whose path is short: unix sockets are made there, and their paths have 107 bytes.
+/// The cell's own directory, which nobody but the step gets into. Its path is short: unix sockets are made below it, and
+/// their paths have 107 bytes.
 fn make_temporary(owner: Option<(u32, u32)>) -> io::Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt;
-    let path = Path::new("/tmp").join(format!("{TEMPORARY}{}", name()));
+    let executes =
+        |place: &Path| rustix::fs::statvfs(place).is_ok_and(|stat| !stat.f_flag.contains(StatVfsMountFlags::NOEXEC));
+    let place = PLACES.map(Path::new).into_iter().find(|place| executes(place)).unwrap_or(Path::new(PLACES[0]));
+    let path = place.join(format!("{TEMPORARY}{}", name()));
     fs::DirBuilder::new().mode(0o700).create(&path)?;
-    own(&path, owner)?;
+    if let Some((_, gid)) = owner {
+        // The step goes through it, and can't put another one in its place.
+        std::os::unix::fs::lchown(&path, None, Some(gid))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o710))?;
+    }
     Ok(path)
 }
 
-/// How the directories for temporary files of cells begin, below `/tmp`.
+/// How the directories of cells begin.
 pub const TEMPORARY: &str = "ft-cell-";
 
-/// `PID-START` of this process: a name that no other process ever has.
+/// What stands for `/ft` and for `/tmp` in them.
+const ROOT: &str = "ft";
+const FILES: &str = "tmp";
+
+/// The name of the starter that made this directory.
+fn name_of(temporary: &Path) -> String {
+    temporary.to_str().and_then(|path| path.split_once(TEMPORARY)).map_or("", |(_, name)| name).to_owned()
+}
+
+/// `NAMESPACE-PID-START` of this process: a name that no other process of this boot ever has. Containers share a `/tmp`
+/// and see each other's processes, but their numbers mean others.
 fn name() -> String {
     let pid = std::process::id();
-    format!("{pid}-{}", crate::linux::cgroup::started(pid).unwrap_or(0))
+    format!("{}-{pid}-{}", pid_namespace(), crate::linux::cgroup::started(pid).unwrap_or(0))
+}
+
+/// Whether the starter with this name is gone; `None` where that can't be told, because it is no name, or one of another
+/// pid namespace.
+pub fn is_gone(name: &str) -> Option<bool> {
+    let mut parts = name.split('-');
+    let (space, pid, start) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let ours = space.parse() == Ok(pid_namespace()) && parts.next().is_none();
+    ours.then(|| crate::linux::cgroup::started(pid) != Some(start))
+}
+
+fn pid_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.ino())
 }
 
 fn own(path: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
@@ -210,13 +303,11 @@ fn build(spec: &Spec, owner: Option<(u32, u32)>, temporary: &Path, groups: &mut 
         Failure::new("Landlock", format!("{why}: nothing would keep the step from the files of this user"))
     })?;
     let scratch = fs::canonicalize(path_of(&spec.scratch)).map_err(failed("scratch"))?;
-    let at = scratch.join("ft");
-    make_places(spec, &scratch, &at, owner).map_err(failed("scratch"))?;
-    let places = Places {
-        root: at.to_str().ok_or_else(|| Failure::new("scratch", "its path is not UTF-8"))?.to_owned(),
-        temporary: temporary.to_str().unwrap_or_default().to_owned(),
-        marker: temporary.to_str().and_then(|path| path.split_once(TEMPORARY)).map_or("", |(_, name)| name).to_owned(),
-    };
+    let at = temporary.join(ROOT);
+    let changes = scratch.join("changes");
+    make_places(spec, &at, &[changes.clone(), temporary.join(FILES)], owner).map_err(failed("scratch"))?;
+    let text = |path: &Path| path.to_str().unwrap_or_default().to_owned();
+    let places = Places { root: text(&at), temporary: text(&temporary.join(FILES)), marker: name_of(temporary) };
     become_the_step(owner)?;
     reachable(spec, &scratch, owner)?;
     let work = places.work();
@@ -232,16 +323,23 @@ fn build(spec: &Spec, owner: Option<(u32, u32)>, temporary: &Path, groups: &mut 
             .map_err(|e| Failure::new("project layer", format!("copy {}: {e}", path_of(&layer.host).display())))?;
     }
     let copied = (!spec.lowers.is_empty()).then(|| Before::record(&work));
+    let copied_bytes = if spec.disk_bytes > 0 { disk::used(std::slice::from_ref(&work)) } else { 0 };
+    let own = WRITTEN_TO.map(|name| at.join(name)).into_iter().map(|path| Ok((path.clone(), identity(&path)?)));
+    let own = own.collect::<io::Result<Vec<_>>>().map_err(failed("scratch"))?;
     // After the ids: a change of ids makes a process dumpable or not by rules of its own.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|e| Failure::new("dumpable", e))?;
     let stub = Stub::open_anywhere().map_err(failed("name server"))?;
-    let private = vec![at.clone(), temporary.to_owned()];
+    let private = vec![temporary.to_owned()];
     let broker =
         Broker::new(&stub, private, Writable::new(writable(spec, &places)), version).map_err(failed("broker"))?;
     // The agent writes into the memory of the command, over /proc; the command does not write there.
     let inner = rules(spec, &places, Files::Read).map_err(fail("Landlock"))?;
-    rules(spec, &places, Files::Write).and_then(|rules| rules.enforce()).map_err(fail("Landlock"))?;
+    let ours = rules(spec, &places, Files::Write).and_then(|mut rules| {
+        rules.allow(&changes, Files::Write)?;
+        Ok(rules)
+    });
+    ours.and_then(|rules| rules.enforce()).map_err(fail("Landlock"))?;
     seccomp::install().map_err(fail("seccomp"))?;
     let facts = Facts {
         raised: true,
@@ -250,6 +348,7 @@ fn build(spec: &Spec, owner: Option<(u32, u32)>, temporary: &Path, groups: &mut 
         memory_bytes: spec.memory_bytes,
         pids_max: spec.pids,
         disk_bytes: spec.disk_bytes,
+        copied: copied_bytes,
         cpus: spec.cpus,
         mapped_from_root: owner.is_some(),
         here: Some(Here { root: places.root.clone(), landlock: version, others: threads_of_this_user() }),
@@ -258,20 +357,20 @@ fn build(spec: &Spec, owner: Option<(u32, u32)>, temporary: &Path, groups: &mut 
     Ok(Behind {
         facts,
         stub: Some(stub),
+        routed: spec.relay,
         places,
-        without: Some(Without { inner, broker, copied }),
+        without: Some(Without { inner, broker, left: Left { copied, own, changes } }),
         ..Behind::default()
     })
 }
 
-/// The directories of the cell below its scratch directory: `ft/work` and so on, and links to what is mounted elsewhere.
-fn make_places(spec: &Spec, scratch: &Path, at: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
+/// The directories of the cell: `work` and so on at its root, `further` ones, and links to what is mounted elsewhere.
+fn make_places(spec: &Spec, at: &Path, further: &[PathBuf], owner: Option<(u32, u32)>) -> io::Result<()> {
     fs::create_dir(at)?;
-    for name in ["work", "home", "out"] {
-        fs::create_dir(at.join(name))?;
-        own(&at.join(name), owner)?;
+    for path in WRITTEN_TO.iter().map(|name| at.join(name)).chain(further.iter().cloned()) {
+        fs::create_dir(&path)?;
+        own(&path, owner)?;
     }
-    symlink("ft/work", scratch.join("changes"))?;
     root::make_slots(&at.join("witness"), owner)?;
     for mount in &spec.mounts {
         let name = mount.cell.strip_prefix("/ft/").filter(|name| !name.is_empty() && !name.contains('/'));
@@ -389,4 +488,20 @@ fn terminals_are_strangers() -> bool {
             .filter(|entry| entry.file_name() != "ptmx")
             .all(|entry| entry.metadata().is_ok_and(|meta| meta.uid() != own))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_starter_is_gone_where_its_number_has_another_start_and_others_are_not_judged() {
+        assert_eq!(is_gone(&name()), Some(false));
+        let space = pid_namespace();
+        assert_eq!(is_gone(&format!("{space}-{}-1", std::process::id())), Some(true));
+        assert_eq!(is_gone(&format!("{space}-4294967295-1")), Some(true));
+        for other in ["", "7-9", "1-2-3-4", "a-1-2", &format!("{}-4294967295-1", space + 1), &format!("{space}-x-1")] {
+            assert_eq!(is_gone(other), None, "{other}");
+        }
+    }
 }

@@ -26,7 +26,7 @@ mod trial;
 mod walls;
 mod witness;
 
-pub use here::TEMPORARY;
+pub use here::{TEMPORARY, is_gone};
 pub use places::MARKER;
 
 use crate::code::ExitCode;
@@ -154,17 +154,18 @@ fn conversation(channel: &mut Channel, mut behind: walls::Behind) -> Result<(), 
     };
     let places = behind.places.clone();
     places.translate(&mut manifest);
-    let copied = behind.without.as_mut().and_then(|without| without.copied.take());
     let changes = behind.changes.take();
     let before = collect::Before::record(&manifest, &places);
-    supervisor::run(channel, &manifest, behind)?;
+    let left = supervisor::run(channel, &manifest, behind)?;
+    if let Some(left) = &left {
+        left.check().map_err(|what| Failure::new("places", what))?;
+    }
     collect::send(channel, &manifest, &places, &before)?;
     if let Some(before) = changes {
         collect::send_changes(channel, &manifest, &places, &before)?;
     }
-    if let Some(copied) = copied {
-        // Where that fails the layer holds more than the changes, and every one of them.
-        let _ = copied.reduce(&places.work());
+    if let Some(left) = left {
+        left.hand_over(&places.work()).map_err(|e| Failure::new("changes", e))?;
     }
     Ok(())
 }

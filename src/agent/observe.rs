@@ -203,8 +203,9 @@ fn without_namespaces(here: &Here, ids: &str, facts: &Facts) -> Vec<Observed> {
     let since = |version: u32, what: &'static str| if here.landlock >= version { what } else { "" };
     let network = format!(
         "every socket is made and connected by the broker{}; loopback is the machine's: connections only to what the \
-         step itself opened",
-        since(4, ", and Landlock refuses TCP beside it")
+         step itself opened{}",
+        since(4, ", and Landlock refuses TCP beside it"),
+        facts.relayed.as_ref().map(|hosts| format!("; relayed by the host: {hosts}")).unwrap_or_default()
     );
     let files = format!(
         "Landlock {}: {}; modes, owners, times and attributes of files are changed by the broker, where the step may \
@@ -224,12 +225,21 @@ fn without_namespaces(here: &Here, ids: &str, facts: &Facts) -> Vec<Observed> {
     let root = ids.split_ascii_whitespace().any(|id| id == "0");
     let user = if facts.mapped_from_root { "unprivileged uid" } else { "the caller's own uid" };
     vec![
-        wall("network", "seccomp broker", network, true),
+        wall(
+            "network",
+            if facts.relayed.is_some() { "seccomp broker, relay" } else { "seccomp broker" },
+            network,
+            true,
+        ),
         wall("files", "Landlock, seccomp broker", files, refuses_home_and_system()),
         wall("ipc", "seccomp", "System V IPC and POSIX message queues are refused to the step (ENOSYS)", true),
         wall("pid", "seccomp broker, subreaper", pid, true),
         wall("user", user, format!("uid {ids}"), !root),
-        wall("paths", "", format!("/ft is {}", here.root), false),
+        // What is promised less than with namespaces, by name: a report has no more of what does not hold.
+        wall("own paths", "", format!("/ft is {} (FT_ROOT)", here.root), false),
+        wall("own loopback", "", "the machine's: connections only to what the step itself opened", false),
+        wall("own /tmp", "", "/tmp, /var/tmp and /dev/shm are the machine's; TMPDIR is the step's own", false),
+        wall("own processes", "", "others are seen by name; those of killed runs are swept by a marker", false),
     ]
 }
 
@@ -321,12 +331,21 @@ fn limits(facts: &Facts) -> Vec<Observed> {
         });
     }
     if facts.disk_bytes > 0 {
-        let detail = format!(
-            "{} bytes for tree, home and /ft/out together, measured every {} ms; as many for /tmp, and for one file",
-            facts.disk_bytes,
-            super::disk::PAUSE.as_millis()
-        );
-        all.push(wall("disk", "measured and ended; size of /tmp", detail, true));
+        let every = super::disk::PAUSE.as_millis();
+        let bytes = facts.disk_bytes;
+        all.push(if facts.here.is_some() {
+            let detail = format!(
+                "{bytes} bytes for tree, home, out and TMPDIR together, measured every {every} ms, and for one file; what \
+                 is written to /tmp, /var/tmp and /dev/shm by name is not counted"
+            );
+            wall("disk", "measured and ended", detail, false)
+        } else {
+            let detail = format!(
+                "{bytes} bytes for tree, home and /ft/out together, measured every {every} ms; as many for /tmp, and \
+                 for one file"
+            );
+            wall("disk", "measured and ended; size of /tmp", detail, true)
+        });
     }
     all.push(wall("output", "counted by PID 1", "what is over the limit is dropped", true));
     all.push(wall("files", "RLIMIT_NOFILE", super::spawn::FILES.0.to_string(), true));

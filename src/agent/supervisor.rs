@@ -5,7 +5,7 @@ use super::channel::{Channel, Gone};
 use super::complaint::Complaint;
 use super::escalation::{Due, Escalation};
 use super::family::{self, Family};
-use super::here::Without;
+use super::here::{Left, Without};
 use super::relay::Relay;
 use super::walls::Behind;
 use super::witness::Witness;
@@ -32,15 +32,18 @@ const DRAIN: Duration = Duration::from_millis(200);
 
 const SURVIVORS: usize = 64;
 
-/// Starts the command and stays with it until nobody is left.
+/// Starts the command and stays with it until nobody is left. Gives back what it left where there are no namespaces.
 ///
 /// # Errors
 /// Where it could not be started, or the host is gone (everything is killed by then).
-pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result<(), Over> {
+pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result<Option<Left>, Over> {
     let Behind { mut facts, mut groups, terminal, stub, routed, places, without, .. } = behind;
     facts.relayed = if routed { observe::relayed(&manifest.network) } else { None };
-    let (inner, broker) = without.map(|Without { inner, broker, .. }| (inner, broker)).unzip();
-    let relay = if routed { Some(Relay::new().map_err(|e| Failure::new("relay", e))?) } else { None };
+    let (inner, broker, left) = match without {
+        Some(Without { inner, broker, left }) => (Some(inner), Some(broker), Some(left)),
+        None => (None, None, None),
+    };
+    let relay = if routed { Some(Relay::new(broker.is_some()).map_err(|e| Failure::new("relay", e))?) } else { None };
     let children = process::child_signals().map_err(|e| Failure::new("signals", e))?;
     let mut observed = observe::observe(&facts);
     let started = match spawn::start(manifest, &facts, &mut groups, terminal, inner) {
@@ -51,7 +54,7 @@ pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result
         }
     };
     if let (Some(_), Err(why)) = (&relay, &started.listener) {
-        process::signal_all(libc::SIGKILL);
+        Family::of_this_process().signal(libc::SIGKILL);
         let message = format!("nothing can be relayed where calls can't be watched: {why}");
         return Err(Failure::new(UNENFORCEABLE, message).into());
     }
@@ -74,7 +77,7 @@ pub fn run(channel: &mut Channel, manifest: &Manifest, behind: Behind) -> Result
     ended.out_of_disk |= ended.signal == libc::SIGXFSZ && manifest.file_bytes > 0;
     watch.witness.finish(channel);
     channel.send(&Frame::Exited { ended });
-    Ok(())
+    Ok(left)
 }
 
 fn millis(time: Duration) -> u64 {

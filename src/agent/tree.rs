@@ -48,6 +48,54 @@ pub fn copy_tree(from: &Path, to: &Path, alive: &mut dyn FnMut()) -> io::Result<
     Ok(())
 }
 
+/// Moves everything in `from` to `to`, which is empty: by name where both are on one file system, else as a copy. What
+/// overlayfs marks as removed stays marked.
+pub fn move_tree(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if fs::rename(&source, &target).is_ok() {
+            continue;
+        }
+        let meta = entry.metadata()?;
+        if meta.is_dir() {
+            fs::create_dir(&target)?;
+            move_tree(&source, &target)?;
+            fs::set_permissions(&target, meta.permissions())?;
+        } else if meta.is_symlink() {
+            symlink(fs::read_link(&source)?, &target)?;
+        } else if meta.is_file() {
+            fs::copy(&source, &target)?;
+            let times = fs::FileTimes::new().set_accessed(meta.accessed()?).set_modified(meta.modified()?);
+            let opened = fs::File::options().write(true).open(&target).or_else(|_| fs::File::open(&target))?;
+            opened.set_times(times)?;
+        } else if meta.file_type().is_char_device() && meta.rdev() == 0 {
+            let device = rustix::fs::FileType::CharacterDevice;
+            rustix::fs::mknodat(rustix::fs::CWD, &target, device, rustix::fs::Mode::empty(), 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory with everything in it, also where a step took the rights over its own directories away.
+pub fn remove(path: &Path) -> io::Result<()> {
+    if fs::remove_dir_all(path).is_ok() {
+        return Ok(());
+    }
+    open_all(path);
+    fs::remove_dir_all(path)
+}
+
+fn open_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    let Ok(entries) = fs::read_dir(path) else { return };
+    entries
+        .filter_map(Result::ok)
+        .filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()))
+        .for_each(|e| open_all(&e.path()));
+}
+
 /// Puts into every file below `tree` what `content` makes of it, where it makes something else.
 pub fn rewrite(tree: &Path, content: &dyn Fn(&[u8]) -> Option<Vec<u8>>, alive: &mut dyn FnMut()) -> io::Result<()> {
     for entry in fs::read_dir(tree)? {
@@ -321,5 +369,16 @@ mod tests {
         assert!(!next.join("gone").exists() && !next.join("mixed/removed").exists());
         assert_eq!(fs::read_to_string(next.join("mixed/changed")).unwrap(), "after!");
         assert!(next.join("kept/deep/a").exists() && next.join("replaced/inner").exists());
+        // Moved, by name and as a copy, it is the same layer.
+        let here = std::path::PathBuf::from("/dev/shm");
+        let far = if here.is_dir() { tempfile::tempdir_in(&here).unwrap() } else { tempfile::tempdir().unwrap() };
+        move_tree(&tree, far.path()).unwrap();
+        let again = dir.path().join("again");
+        fs::create_dir(&again).unwrap();
+        copy_tree(&below, &again, &mut || ()).unwrap();
+        copy_tree(far.path(), &again, &mut || ()).unwrap();
+        assert!(!again.join("gone").exists() && !again.join("mixed/removed").exists());
+        assert_eq!(fs::read_to_string(again.join("mixed/changed")).unwrap(), "after!");
+        assert!(fs::symlink_metadata(far.path().join("gone")).unwrap().file_type().is_char_device());
     }
 }

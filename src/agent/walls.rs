@@ -11,6 +11,7 @@
 //!   `/etc/shadow`, because the file is its own.
 
 use super::disk::{self, Meter};
+use super::family::Family;
 use super::here::Without;
 use super::observe::Facts;
 use super::places::Places;
@@ -45,7 +46,7 @@ pub struct Behind {
     pub terminal: Option<Terminal>,
     /// The cell's name server.
     pub stub: Option<Stub>,
-    /// Every address is the cell's own.
+    /// The host relays what is allowed. With namespaces every address is the cell's own then.
     pub routed: bool,
     /// Where the cell's places are.
     pub places: Places,
@@ -194,7 +195,7 @@ fn start(
             drop((asked, map));
             if spec.disk_bytes > 0 && !spec.probe {
                 let directories = root::WRITTEN_TO.iter().map(|name| scratch.join(name)).collect();
-                disk::watch(&Meter { directories, limit: spec.disk_bytes }, &before, &life);
+                disk::watch(&Meter { directories, limit: spec.disk_bytes, who: Family::Namespace }, &before, &life);
             }
             let mut code = ExitCode::INFRASTRUCTURE;
             while let Reaped::Child(ended, status) = process::reap(true) {

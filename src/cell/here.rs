@@ -7,7 +7,6 @@
 use super::namespaces::start;
 use super::{Cell, CellError, Live, Probe, Walls};
 use crate::lock::CellKind;
-use crate::step::Network;
 
 /// How the agent is asked to do without namespaces.
 const HERE: &str = "--here";
@@ -22,15 +21,9 @@ pub struct Here {
 impl Here {
     /// What is asked for and can't be had in this kind of cell.
     fn unsupported(walls: &Walls) -> Option<CellError> {
-        let what = match &walls.network {
-            Network::Loopback => {
-                let place = |cell: &str| cell.strip_prefix("/ft/").is_some_and(|name| !name.contains('/'));
-                let other = walls.mounts.iter().find(|mount| !place(&mount.cell))?;
-                format!("{} at {}", other.host.display(), other.cell)
-            }
-            Network::Allow(hosts) => format!("a network with allowed hosts ({})", hosts.join(", ")),
-            Network::Open => "an open network".to_owned(),
-        };
+        let place = |cell: &str| cell.strip_prefix("/ft/").is_some_and(|name| !name.contains('/'));
+        let other = walls.mounts.iter().find(|mount| !place(&mount.cell))?;
+        let what = format!("{} at {}", other.host.display(), other.cell);
         Some(CellError::Unsupported { kind: "here", what })
     }
 }
@@ -48,30 +41,22 @@ impl Cell for Here {
     }
 }
 
-/// Tries one with nothing in it. No run is put into one yet, also where it stands: its directories lie below the
-/// repository, and programs that look for their configuration in the folders above find the repository's own, which they
-/// may not read.
+/// Tries one with nothing in it.
 #[must_use]
 pub fn probe() -> Probe {
-    let tried = start::probe(HERE);
-    Probe { unavailable: Some(tried.unavailable.unwrap_or(super::Unavailable::Unfinished)), ..tried }
+    start::probe(HERE)
 }
 
-/// Ends what killed runs of this user left: processes with the marker of a starter that is gone, and the directories for
-/// temporary files of such starters. Returns how many of both.
+/// Ends what killed runs of this user left: processes with the marker of a starter that is gone, and the directories of
+/// such starters. Returns how many of both.
 #[cfg(target_os = "linux")]
 pub(super) fn sweep() -> usize {
-    use crate::agent::{MARKER, TEMPORARY};
-    use crate::linux::cgroup::started;
-    let dead = |name: &str| {
-        let (pid, start) = name.split_once('-')?;
-        Some(started(pid.parse().ok()?) != start.parse().ok())
-    };
+    use crate::agent::{MARKER, TEMPORARY, is_gone};
     let wanted = format!("{MARKER}=");
     let marked = |pid: &str| {
         let environ = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
         let mut words = environ.split(|byte| *byte == 0).filter_map(|word| std::str::from_utf8(word).ok());
-        dead(words.find_map(|word| word.strip_prefix(&wanted))?)
+        is_gone(words.find_map(|word| word.strip_prefix(&wanted))?)
     };
     let names = |place: &str| {
         let entries = std::fs::read_dir(place).into_iter().flatten();
@@ -85,9 +70,11 @@ pub(super) fn sweep() -> usize {
             swept += usize::from(rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok());
         }
     }
-    for name in names("/tmp") {
-        if name.strip_prefix(TEMPORARY).and_then(dead) == Some(true) {
-            swept += usize::from(super::remove_scratch(&std::path::Path::new("/tmp").join(name)).is_ok());
+    for place in ["/tmp", "/var/tmp"] {
+        for name in names(place) {
+            if name.strip_prefix(TEMPORARY).and_then(is_gone) == Some(true) {
+                swept += usize::from(super::remove_scratch(&std::path::Path::new(place).join(name)).is_ok());
+            }
         }
     }
     swept

@@ -58,9 +58,6 @@ pub enum Unavailable {
     /// Root that may not become the user of its steps, or whose files that user does not get to.
     #[error("{0}")]
     Root(String),
-    /// The kind is not finished in this version.
-    #[error("this version does not run steps in them yet")]
-    Unfinished,
     /// Something else.
     #[error("{0}")]
     Other(String),
@@ -87,7 +84,6 @@ impl Unavailable {
             Unavailable::Kernel(_) => "use a newer kernel",
             Unavailable::Landlock(_) => "start the kernel with `lsm=landlock,...`, or use a newer one",
             Unavailable::Root(_) => "start it as an ordinary user who has these files (`docker run --user 1000`)",
-            Unavailable::Unfinished => "use a machine, or a container, that allows namespaces",
             Unavailable::Other(_) => "the message names what the kernel refused; allow it, or run on another machine",
         }
     }

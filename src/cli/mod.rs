@@ -51,7 +51,8 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  ft lock               refresh everything that is stale\n  ft lock --collection  accept the tests as they are now, resolve nothing\n  \
         ft lock --check       exit 102 if the lock is stale; changes nothing, needs no network\n  \
-        ft lock --network-from-report  what the last run talked to becomes its allow-list"
+        ft lock --network-from-report  what the last run talked to becomes its allow-list\n  \
+        ft lock --image my/checks:1    pin this image of the engine: digests, layers, platform; touches nothing else"
     )]
     Lock(Lock),
     /// The self-check: does this clone match the lock? Runs no check
@@ -84,6 +85,12 @@ pub enum Command {
         /// What to do with it.
         #[command(subcommand)]
         command: Env,
+    },
+    /// Container images: build, verify, save, load, pin
+    Image {
+        /// What to do with one.
+        #[command(subcommand)]
+        command: Image,
     },
     /// Git hooks: install, uninstall, status
     Hooks {
@@ -155,6 +162,12 @@ pub struct Lock {
     /// Allow the hosts that a run with an open network talked to, and close the rest [default: the last run]
     #[arg(long, value_name = "REPORT", num_args = 0..=1, conflicts_with_all = ["check", "collection", "upgrade"])]
     pub network_from_report: Option<Option<PathBuf>>,
+    /// Pin this image of the engine: digest, config digest, layers and platform
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["check", "collection", "upgrade", "network_from_report"])]
+    pub image: Option<String>,
+    /// With `--image`: for this Python of the matrix [default: the lock's `python`]
+    #[arg(long, value_name = "VERSION", requires = "image")]
+    pub python: Option<String>,
 }
 
 /// Arguments of `ft check`.
@@ -259,6 +272,99 @@ pub enum Env {
     Clean,
 }
 
+/// The commands of `ft image`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Image {
+    /// Write an image archive whose id is the same on every machine
+    #[command(
+        after_help = "Examples:\n  ft image build ./root -o py311.tar --name my/py311   from a directory with a root file system\n  \
+        ft image build scratch -o empty.tar                   an image with nothing in it\n  \
+        ft image build my/base:1 -o base.tar --load           an image of the engine, written anew\n  \
+        ft image build python@sha256:... -o base.tar          pulled where the engine lacks it, verified\n\n\
+        The id is printed on standard output. Files are root's, with modes 0644 and 0755, and no newer than the epoch."
+    )]
+    Build(ImageBuild),
+    /// Compare an image of the engine, or an archive, with the lock
+    #[command(after_help = "Examples:\n  ft image verify                  every image of the lock, in the engine\n  \
+        ft image verify my/py311         is this the image of the lock?\n  \
+        ft image verify py311.tar        the same for an archive, read to its last byte\n\n\
+        Exits with 102 where the lock has no digest (PARITY-014), with 105 where the image is another one (PARITY-051).")]
+    Verify {
+        /// A name or id in the engine, or a file; without it, every image of the lock
+        what: Option<String>,
+        /// For this Python of the matrix [default: the lock's `python`]
+        #[arg(long, value_name = "VERSION", requires = "what")]
+        python: Option<String>,
+    },
+    /// Write an image of the engine to an archive, or all that a machine without network needs to a bundle
+    #[command(
+        after_help = "Examples:\n  ft image save my/py311 -o py311.tar\n  ft image save -o py311.tar          the image of the lock\n  \
+        ft image save --bundle ft.bundle    the images of the lock and every wheel of its closure"
+    )]
+    Save {
+        /// A name or id in the engine [default: the image of the lock]
+        #[arg(conflicts_with = "bundle")]
+        name: Option<String>,
+        /// Where the archive goes
+        #[arg(short, long, value_name = "FILE", required_unless_present = "bundle")]
+        output: Option<PathBuf>,
+        /// Where a bundle goes
+        #[arg(long, value_name = "FILE", conflicts_with = "output")]
+        bundle: Option<PathBuf>,
+    },
+    /// Verify an archive or a bundle, then load it
+    #[command(after_help = "Examples:\n  ft image load py311.tar\n  ft image load py311.tar --as my/py311:2\n  \
+        ft image load oci.tar --only my/py311   one image of several\n  ft image load ft.bundle                 images and wheels, in a clone with the lock\n\n\
+        Docker archives and OCI layouts in a tar. Nothing is loaded unless every layer is what the archive says.")]
+    Load {
+        /// The archive, or the bundle
+        file: PathBuf,
+        /// What the engine shall call it
+        #[arg(long = "as", value_name = "NAME")]
+        name: Option<String>,
+        /// Which image of the archive, by name or digest
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+    },
+    /// Write what identifies an image of the engine into the lock; the same as `ft lock --image`
+    Pin {
+        /// A name or id in the engine
+        name: String,
+        /// For this Python of the matrix [default: the lock's `python`]
+        #[arg(long, value_name = "VERSION")]
+        python: Option<String>,
+    },
+}
+
+/// Arguments of `ft image build`.
+#[derive(Debug, Clone, Args)]
+pub struct ImageBuild {
+    /// What it is made on: a directory, an archive, a name in the engine, `name@sha256:...`, or `scratch`
+    #[arg(value_name = "BASE")]
+    pub base: String,
+    /// Where the archive goes
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What engines shall call it; no part of its id
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Load it into the engine, too
+    #[arg(long)]
+    pub load: bool,
+    /// The locked environment as a layer, at /ft/env
+    #[arg(long)]
+    pub with_environment: bool,
+    /// A variable of every process, for a directory and for scratch; may come several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// For which machines [default: this one, or that of the base]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// No time in it is later than this, in seconds since 1970 [default: SOURCE_DATE_EPOCH, or 1980-01-01]
+    #[arg(long, value_name = "SECONDS")]
+    pub epoch: Option<u64>,
+}
+
 /// The commands of `ft hooks`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Hooks {
@@ -305,7 +411,7 @@ pub struct Doctor {
 /// Arguments of `ft gc`.
 #[derive(Debug, Clone, Args)]
 pub struct Gc {
-    /// Environments and wheels may keep this many MiB
+    /// Environments, wheels and the container engine's shared volumes may keep this many MiB each
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     pub keep_mb: u64,
     /// Runs to keep

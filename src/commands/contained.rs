@@ -12,10 +12,14 @@ use crate::environment::contained::{self, Place};
 use crate::environment::interpreter::Interpreter;
 use crate::environment::lib_dir;
 use crate::finding::Finding;
+use crate::image::identity::{self, Seen};
+use crate::image::store::{self, ImageError, Progress};
 use crate::lock::Lock;
+use crate::lock::image::{ImageName, Reference};
 use crate::plan;
 use crate::plan::inputs::ContainerFacts;
 use crate::repo::Repo;
+use crate::ui;
 use std::path::{Path, PathBuf};
 
 /// Seconds after which nobody can need what a run made.
@@ -59,29 +63,33 @@ pub(super) async fn open(
     run_dir: &Path,
 ) -> Result<Contained, NoContainer> {
     let broken = |error: &dyn std::fmt::Display| NoContainer::Broken(error.to_string(), String::new());
-    let Some((name, digest)) = lock.container.image.as_deref().and_then(|image| image.split_once('@')) else {
-        // The plan says so; nobody needs to be asked.
-        return Err(NoContainer::Refused(Finding::new(
-            ParityCode::IMAGE_NOT_PINNED,
-            "preflight",
-            "no image is pinned",
-        )));
+    // What the lock does not say is the plan's to find; nobody needs to be asked.
+    let Some(image) = lock.image(python) else {
+        let what = format!("the lock names no container image for Python {python}");
+        let hint = "`ft lock --image NAME` pins an image that an engine has";
+        return Err(NoContainer::Refused(Finding::new(ParityCode::IMAGE_NOT_PINNED, "preflight", what).hint(hint)));
     };
+    let name = identity::pinned(&image).map_err(NoContainer::Refused)?;
     let places = Where::from_variables(|name| context.vars.text(name));
     let engine = Engine::connect(&places).await?;
     let lib = lib_dir::ready(&repo.state_dir().join("lib")).map_err(|error| broken(&error))?;
-    let names = [format!("{name}@{digest}"), digest.to_owned()];
+    let seen = match look(&engine, &names(&name, image.config_digest.as_deref())).await? {
+        Some(seen) => seen,
+        None => pull(context, &engine, &name).await?,
+    };
+    // Before anything is made of it.
+    identity::check(&image, &seen, &image.image).map_err(NoContainer::Refused)?;
     let owner = Owner::this();
     let labels = Labels {
         run: runs::new_id(jiff::Timestamp::now()),
         deadline: engine.now().saturating_add(DEADLINE),
         repository: repo.root.display().to_string(),
-        environment: None,
         owner: owner.clone(),
     };
     // What dead runs left goes while the image is looked at; what can't be removed is tried again by the next one.
     let sweeper = engine.clone();
-    let (opened, _) = tokio::join!(Container::open(engine, &names, &lib, labels), sweeper.sweep(&owner));
+    let id = [seen.id.to_string()];
+    let (opened, _) = tokio::join!(Container::open(engine, &id, &lib, labels), sweeper.sweep(&owner));
     let cell = match opened {
         Ok(cell) => cell,
         Err(OpenError::Engine(error)) => return Err(error.into()),
@@ -135,4 +143,58 @@ pub(super) fn now(
         Err(NoContainer::Refused(finding)) => Ok(Some(Err(finding))),
         Err(NoContainer::Broken(message, hint)) => Err((message, hint)),
     }
+}
+
+/// The image, by the first of its names that the engine knows.
+async fn look(engine: &Engine, names: &[String]) -> Result<Option<Seen>, NoContainer> {
+    for name in names {
+        if let Some(seen) = store::inspect(engine, name).await.map_err(broken)? {
+            return Ok(Some(seen));
+        }
+    }
+    Ok(None)
+}
+
+/// Gets an image that the engine does not have from its registry, by its digest.
+async fn pull(context: &Context, engine: &Engine, name: &ImageName) -> Result<Seen, NoContainer> {
+    let refused = |what: String, hint: &str| {
+        NoContainer::Refused(Finding::new(ParityCode::IMAGE_IDENTITY, "preflight", what).hint(hint))
+    };
+    let missing = format!("{} has no image {name}", engine.facts().name());
+    let reference = match name {
+        ImageName::Id(_) => {
+            return Err(refused(missing, "it is in no registry: `ft image load FILE` loads an archive of it"));
+        }
+        ImageName::Named(_) if context.global.offline => {
+            return Err(refused(format!("offline, and {missing}"), "`ft image load FILE`, or run without `--offline`"));
+        }
+        ImageName::Named(reference) => Reference { tag: None, ..reference.clone() },
+    };
+    ui::note(&format!("pulling {reference}"));
+    let mut lines = ui::Transfers::new(&context.style);
+    let mut report = |progress: Progress<'_>| {
+        let status = format!("{} {} MB", progress.status, progress.done / 1_000_000);
+        lines.show(progress.what, &status, progress.done, progress.total);
+    };
+    store::pull(engine, &reference, &mut report).await.map_err(broken)
+}
+
+fn broken(error: ImageError) -> NoContainer {
+    NoContainer::Broken(error.to_string(), error.hint())
+}
+
+/// What an engine may know the image by: where it was pulled from, and the digest of its configuration, which is its id
+/// where it was loaded.
+fn names(name: &ImageName, config_digest: Option<&str>) -> Vec<String> {
+    let own = match name {
+        ImageName::Named(reference) => {
+            reference.digest.map(|digest| format!("{}@{digest}", reference.name())).into_iter().collect()
+        }
+        ImageName::Id(id) => vec![id.to_string()],
+    };
+    let digest = match name {
+        ImageName::Named(reference) => reference.digest.map(|digest| digest.to_string()),
+        ImageName::Id(_) => None,
+    };
+    own.into_iter().chain(config_digest.map(str::to_owned)).chain(digest).collect()
 }

@@ -6,7 +6,7 @@ use crate::cell;
 use crate::cli::Gc;
 use crate::code::ExitCode;
 use crate::engine::endpoint::{Disk, named, unnamed};
-use crate::engine::{Engine, EngineError, EnvironmentVolume, Owner, Swept, Where};
+use crate::engine::{Engine, EngineError, Owner, SharedVolume, Swept, Where};
 use crate::ui;
 
 pub(super) fn gc(context: &Context, args: &Gc) -> ExitCode {
@@ -46,7 +46,7 @@ pub(super) fn gc(context: &Context, args: &Gc) -> ExitCode {
     }
 }
 
-/// What dead runs left in the engine, and environments there beyond the budget. An engine that is not there holds
+/// What dead runs left in the engine, and what is shared there beyond the budget. An engine that is not there holds
 /// nothing; one that was named and can't be asked is a warning.
 fn engine(context: &Context, keep_bytes: u64) {
     let places = Where::from_variables(|name| context.vars.text(name));
@@ -63,15 +63,15 @@ fn engine(context: &Context, keep_bytes: u64) {
             Err(_) => return Ok(None),
         };
         let swept = engine.sweep(&Owner::this()).await?;
-        let environments = engine.gc(keep_bytes, &[]).await?;
-        Ok(Some((engine.facts().endpoint.clone(), swept, environments)))
+        let shared = engine.gc(keep_bytes, &[]).await?;
+        Ok(Some((engine.facts().endpoint.clone(), swept, shared)))
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return ui::warning(&format!("the container engine was not asked: {error}"), None),
     };
     match runtime.block_on(collect) {
-        Ok(Some((endpoint, swept, environments))) => say(&endpoint, &swept, &environments),
+        Ok(Some((endpoint, swept, shared))) => say(&endpoint, &swept, &shared),
         Ok(None) => {}
         Err(error) => unasked(&error),
     }
@@ -81,18 +81,18 @@ fn unasked(error: &EngineError) {
     ui::warning(&format!("what is left in the container engine stays there: {error}"), Some(&error.hint()));
 }
 
-fn say(endpoint: &str, swept: &Swept, environments: &[EnvironmentVolume]) {
+fn say(endpoint: &str, swept: &Swept, shared: &[SharedVolume]) {
     for error in &swept.left {
         ui::warning(&error.to_string(), None);
     }
-    if swept.count() + environments.len() > 0 {
-        let bytes: u64 = environments.iter().filter_map(|volume| volume.bytes).sum();
+    if swept.count() + shared.len() > 0 {
+        let bytes: u64 = shared.iter().filter_map(|volume| volume.bytes).sum();
         ui::note(&format!(
-            "removed {} containers, {} volumes and {} networks of dead runs and {} environments ({} MiB) from {endpoint}",
+            "removed {} containers, {} volumes and {} networks of dead runs and {} shared volumes ({} MiB) from {endpoint}",
             swept.containers.len(),
             swept.volumes.len(),
             swept.networks.len(),
-            environments.len(),
+            shared.len(),
             bytes >> 20
         ));
     }

@@ -31,7 +31,9 @@ pub(super) fn lock(context: &Context, args: &Args) -> ExitCode {
         Ok(repo) => repo,
         Err(code) => return code,
     };
-    if let Some(path) = &args.network_from_report {
+    if let Some(name) = &args.image {
+        super::image::pin(context, name, args.python.as_deref())
+    } else if let Some(path) = &args.network_from_report {
         done(network(context, &repo, path.as_deref()))
     } else if args.check {
         check(context, &repo)

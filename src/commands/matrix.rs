@@ -11,24 +11,24 @@ use crate::report;
 use crate::ui::{self, Face};
 
 pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool) -> ExitCode {
-    let mut contained = false;
-    let pythons = match survey::read_lock(repo, &request.source) {
-        // An image has the one Python that it is pinned for.
-        Ok(lock) if crate::plan::wants_container(&lock, request) => {
-            contained = true;
-            vec![lock.python]
-        }
-        Ok(lock) => lock.matrix,
+    let lock = match survey::read_lock(repo, &request.source) {
+        Ok(lock) => lock,
         Err(finding) => {
             ui::finding(&context.style, &finding);
             return finding.code.exit();
         }
     };
+    let contained = crate::plan::wants_container(&lock, request);
+    let missing = if contained { "no image in the lock, not run" } else { "not installed, not run" };
     let mut verdicts = Vec::new();
     let mut reports = Vec::new();
     let mut failed = false;
-    for python in &pythons {
-        if !contained && survey::installed(context, repo, python).is_none() {
+    for python in &lock.matrix {
+        let there = match contained {
+            true => lock.image(python).is_some(),
+            false => survey::installed(context, repo, python).is_some(),
+        };
+        if !there {
             verdicts.push((python.clone(), None));
             continue;
         }
@@ -58,7 +58,7 @@ pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool)
         }
     }
     let lines: Vec<String> =
-        verdicts.iter().map(|(python, exit)| format!("Python {python}: {}", words(*exit))).collect();
+        verdicts.iter().map(|(python, exit)| format!("Python {python}: {}", words(*exit, missing))).collect();
     ui::note(&lines.join("\n"));
     if json {
         let all = reports.iter().map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()).collect::<Vec<_>>();
@@ -67,9 +67,9 @@ pub(super) fn run(context: &Context, repo: &Repo, request: &Request, json: bool)
     verdict(&verdicts)
 }
 
-fn words(exit: Option<ExitCode>) -> String {
+fn words(exit: Option<ExitCode>, missing: &str) -> String {
     match exit {
-        None => "not installed, not run".to_owned(),
+        None => missing.to_owned(),
         Some(ExitCode::PASSED) => "exit 0".to_owned(),
         Some(exit) => report::text::exit_words(exit),
     }

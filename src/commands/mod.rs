@@ -10,6 +10,7 @@ mod exec;
 mod gc;
 mod hook;
 mod hooks;
+mod image;
 mod init;
 mod jobs;
 mod lock;
@@ -93,6 +94,7 @@ fn dispatch(context: &Context, command: Command) -> ExitCode {
         Command::Exec(args) => exec::exec(context, &args),
         Command::Shell(args) => shell::shell(context, &args),
         Command::Env { command } => env::env(context, &command),
+        Command::Image { command } => image::image(context, &command),
         Command::Hooks { command } => hooks::hooks(context, &command),
         Command::Report(args) => report::report(context, &args),
         Command::Diff { left, right } => report::diff(context, &left, &right),

@@ -13,12 +13,12 @@ use crate::finding::Finding;
 use crate::frame::Observed;
 use crate::lock::closure::{Closure, ClosureError};
 use crate::lock::init::{ProjectFiles, project_name as project_name_of};
-use crate::lock::{LOCK_PATH, Lock, Warning, fresh, stale};
+use crate::lock::{Environment, LOCK_PATH, Lock, Warning, fresh, stale};
 use crate::plan::inputs::{ClosureFacts, Facts, MachineFacts, PythonFacts};
 use crate::repo::{Repo, Source, shown};
 use crate::ui;
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// What was read of one tree and this machine.
@@ -213,6 +213,33 @@ fn find_python(context: &Context, repo: &Repo, lock: &Lock, request: &str) -> (O
     }
 }
 
+/// Every hash of the lock's closure, for all platforms and Pythons.
+pub(super) fn locked_hashes(repo: &Repo, lock: &Lock) -> Result<BTreeSet<String>, Finding> {
+    let stale = |what: String| Finding::new(ParityCode::LOCK_STALE, "preflight", what);
+    let environment = lock.environment.as_ref().ok_or_else(|| stale("the lock has no hashed closure".to_owned()))?;
+    let texts = read_texts(&Files::new(repo, &Source::Worktree), lock);
+    read_closure(environment, &texts).map(|closure| closure.hashes()).map_err(|(what, _)| stale(what))
+}
+
+/// What is wrong with a closure, and whether it is about a hash.
+fn bad_closure(path: &str, error: &ClosureError) -> (String, bool) {
+    (format!("{path}: {error}"), error.code() == ParityCode::PACKAGE_HASH)
+}
+
+fn read_closure(environment: &Environment, texts: &Texts) -> Result<Closure, (String, bool)> {
+    let read = |path: &str| text(texts, path).ok_or_else(|| (format!("{path} is not there"), false));
+    let from = read(environment.from.as_str())?;
+    let closure = if environment.from.file_name() == Some("uv.lock") {
+        Closure::from_uv_lock(&from, &environment.groups, &environment.extras, None)
+    } else {
+        Closure::from_requirements(&from)
+    }
+    .map_err(|error| bad_closure(environment.from.as_str(), &error))?;
+    let Some(extra) = &environment.extra else { return Ok(closure) };
+    let bad = |error: ClosureError| bad_closure(extra.as_str(), &error);
+    Ok(closure.with_extra(Closure::from_requirements(&read(extra.as_str())?).map_err(bad)?))
+}
+
 fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) -> (ClosureFacts, Vec<Pinned>) {
     let Some(environment) = &lock.environment else { return (ClosureFacts::None, Vec::new()) };
     if let Some(locked) = &environment.sources_sha256 {
@@ -238,29 +265,13 @@ fn closure_facts(lock: &Lock, texts: &Texts, interpreter: Option<&Interpreter>) 
     {
         return (ClosureFacts::Stale { what: fresh::older(&what), hint: Some(fresh::HINT.to_owned()) }, Vec::new());
     }
-    let read = |path: &str| text(texts, path).ok_or_else(|| format!("{path} is not there"));
     let closure = || -> Result<Option<Vec<Pinned>>, (String, bool)> {
-        let from = read(environment.from.as_str()).map_err(|e| (e, false))?;
-        let bad =
-            |path: &str, error: &ClosureError| (format!("{path}: {error}"), error.code() == ParityCode::PACKAGE_HASH);
-        let closure = if environment.from.file_name() == Some("uv.lock") {
-            Closure::from_uv_lock(&from, &environment.groups, &environment.extras, None)
-        } else {
-            Closure::from_requirements(&from)
-        }
-        .map_err(|error| bad(environment.from.as_str(), &error))?;
-        let closure = match &environment.extra {
-            None => closure,
-            Some(extra) => {
-                let text = read(extra.as_str()).map_err(|e| (e, false))?;
-                closure.with_extra(Closure::from_requirements(&text).map_err(|error| bad(extra.as_str(), &error))?)
-            }
-        };
+        let closure = read_closure(environment, texts)?;
         // Without the interpreter nobody knows which of it counts here; that it can be read at all is known.
         let Some(interpreter) = interpreter else { return Ok(None) };
         let markers =
             crate::environment::dists::marker_environment(&interpreter.facts.markers).map_err(|e| (e, false))?;
-        let selected = closure.select(&markers).map_err(|error| bad(environment.from.as_str(), &error))?;
+        let selected = closure.select(&markers).map_err(|error| bad_closure(environment.from.as_str(), &error))?;
         let built = |name: &String| environment.sdists.iter().any(|sdist| sdist == name);
         let pinned = selected.into_iter().map(|p| Pinned {
             sdist: built(&p.name),

@@ -165,7 +165,7 @@ pub fn named(places: &Where, files: &impl Files) -> Result<Option<Endpoint>, Eng
         let tls = |scheme: &str| {
             let directory = places.certificates.clone().unwrap_or_default();
             (places.tls_verify || places.tls || scheme == "https")
-                .then(|| Tls { directory, verify: places.tls_verify || !places.tls })
+                .then_some(Tls { directory, verify: places.tls_verify || !places.tls })
         };
         let address = address(host, tls).map_err(|why| EngineError::address(host, from, why))?;
         return Ok(Some(Endpoint { address, from: from.to_owned() }));

@@ -14,8 +14,8 @@ pub const BOOT: &str = "ft.boot";
 pub const DEADLINE: &str = "ft.deadline";
 /// The repository that it was made for: its path, or what else the caller calls it.
 pub const REPOSITORY: &str = "ft.repository";
-/// On volumes that outlive their run: the key of the environment in it.
-pub const ENVIRONMENT: &str = "ft.environment";
+/// On volumes that outlive their run, and are nobody's: named by their content, and shared by whoever needs that.
+pub const SHARED: &str = "ft.shared";
 
 /// How far beyond its deadline a thing of a stranger is left alone: clocks of engines jump as well.
 const GRACE_SECS: u64 = 3600;
@@ -88,15 +88,34 @@ pub struct Labels {
     pub deadline: u64,
     /// The repository.
     pub repository: String,
-    /// The key of the environment, for a volume that outlives its run.
-    pub environment: Option<String>,
 }
+
+/// What is written on a volume that outlives its run, made first for this repository. No sweep of dead runs takes it;
+/// [`super::Engine::gc`] does, by budget.
+#[must_use]
+pub fn shared(repository: &str) -> HashMap<String, String> {
+    [(SHARED, "1"), (REPOSITORY, repository)].map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+/// The empty volume that says that a shared one is whole: a volume can be neither renamed nor labelled once it is made.
+#[must_use]
+pub fn mark(volume: &str) -> String {
+    format!("{volume}{MARK}")
+}
+
+/// The volume that this one is the mark of; none for one that is no mark.
+#[must_use]
+pub fn marked(volume: &str) -> Option<&str> {
+    volume.strip_suffix(MARK)
+}
+
+const MARK: &str = "-sealed";
 
 impl Labels {
     /// As an engine takes them.
     #[must_use]
     pub fn to_map(&self) -> HashMap<String, String> {
-        let mut map: HashMap<String, String> = [
+        [
             (RUN, self.run.clone()),
             (OWNER, self.owner.to_string()),
             (BOOT, self.owner.boot.clone()),
@@ -104,11 +123,7 @@ impl Labels {
             (REPOSITORY, self.repository.clone()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
-        .into();
-        if let Some(key) = &self.environment {
-            map.insert(ENVIRONMENT.to_owned(), key.clone());
-        }
-        map
+        .into()
     }
 
     /// Reads them back; none where one is missing or says nothing that we wrote. Such a thing is not ours.
@@ -128,7 +143,6 @@ impl Labels {
             },
             deadline: map.get(DEADLINE)?.parse().ok()?,
             repository: map.get(REPOSITORY)?.clone(),
-            environment: map.get(ENVIRONMENT).cloned(),
         })
     }
 
@@ -163,7 +177,7 @@ mod tests {
     }
 
     fn labels(owner: Owner) -> Labels {
-        Labels { run: "r".into(), owner, deadline: 10_000, repository: "/r".into(), environment: None }
+        Labels { run: "r".into(), owner, deadline: 10_000, repository: "/r".into() }
     }
 
     #[test]
@@ -218,8 +232,9 @@ mod tests {
 
     #[test]
     fn a_thing_with_a_label_missing_or_wrong_is_not_ours() {
-        let whole = Labels { environment: Some("key".into()), ..labels(owner()) }.to_map();
-        assert_eq!(Labels::from_map(&whole).unwrap().environment.as_deref(), Some("key"));
+        let whole = labels(owner()).to_map();
+        assert_eq!(Labels::from_map(&whole), Some(labels(owner())));
+        assert_eq!(Labels::from_map(&shared("/r")), None, "nobody's");
         for name in [RUN, OWNER, BOOT, DEADLINE, REPOSITORY] {
             let mut less = whole.clone();
             less.remove(name);
@@ -242,10 +257,10 @@ mod tests {
         #[test]
         fn labels_come_back_as_they_were_written(
             run in ".*", host in "[0-9a-f]{16}", boot in ".*", pid: u32, started: u64, whole_machine: bool,
-            deadline: u64, repository in ".*", environment in proptest::option::of(".*"),
+            deadline: u64, repository in ".*",
         ) {
             let owner = Owner { host, boot, pid, started, whole_machine };
-            let labels = Labels { run, owner, deadline, repository, environment };
+            let labels = Labels { run, owner, deadline, repository };
             prop_assert_eq!(Labels::from_map(&labels.to_map()), Some(labels));
         }
     }

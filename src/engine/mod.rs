@@ -22,7 +22,7 @@ pub use error::EngineError;
 pub use facts::{Api, EngineFacts, Kind};
 pub use labels::{Labels, Owner};
 pub use promises::{Promise, promises};
-pub use sweep::{EnvironmentVolume, Swept};
+pub use sweep::{SharedVolume, Swept};
 pub use transfer::{DockerCredentials, Progress};
 
 use bollard::Docker;

@@ -6,7 +6,7 @@ use bollard::query_parameters::{
     ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
 };
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// What was removed, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,13 +29,11 @@ impl Swept {
     }
 }
 
-/// A volume that holds an environment.
+/// A volume that outlives its run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EnvironmentVolume {
-    /// Its name in the engine.
+pub struct SharedVolume {
+    /// Its name in the engine, which says what is in it.
     pub name: String,
-    /// The key of the environment.
-    pub key: String,
     /// When it was made, as the engine writes it: RFC 3339, so that text sorts by time within one zone.
     pub created: String,
     /// Bytes; none where the engine does not say.
@@ -46,21 +44,21 @@ pub struct EnvironmentVolume {
 
 impl Engine {
     /// Removes the containers, volumes and networks of runs that are over: those of dead processes of this host, and of
-    /// others what is past its deadline. Volumes of environments stay ([`Engine::gc`] is for them).
+    /// others what is past its deadline. Volumes that are shared stay ([`Engine::gc`] is for them).
     ///
     /// # Errors
     /// The engine can't be asked. What can't be removed is in [`Swept::left`].
     pub async fn sweep(&self, me: &Owner) -> Result<Swept, EngineError> {
         let now = self.now();
-        let over = |map: &Option<HashMap<String, String>>| {
-            let labels = Labels::from_map(map.as_ref()?)?;
-            labels.is_over(me, now, labels::started).then_some(labels)
+        let over = |map: &HashMap<String, String>| {
+            Labels::from_map(map).filter(|labels| labels.is_over(me, now, labels::started))
         };
         let mut swept = Swept::default();
         let containers = ListContainersOptions { all: true, filters: Some(ours()), ..Default::default() };
         let listed = self.docker().list_containers(Some(containers)).await;
         for container in listed.map_err(|error| self.error("listing containers", error))? {
-            let (Some(labels), Some(id)) = (over(&container.labels), container.id) else { continue };
+            let labels = container.labels.as_ref().and_then(over);
+            let (Some(labels), Some(id)) = (labels, container.id) else { continue };
             match self.remove_container(&id).await {
                 Ok(true) => swept.containers.push(labels.run),
                 Ok(false) => {}
@@ -68,18 +66,25 @@ impl Engine {
             }
         }
         // After the containers, which hold them.
-        for volume in self.volumes().await? {
-            if over(&Some(volume.labels)).is_some_and(|labels| labels.environment.is_none()) {
-                match self.remove_volume(&volume.name).await {
-                    Ok(true) => swept.volumes.push(volume.name),
-                    Ok(false) => {}
-                    Err(error) => swept.left.push(error),
-                }
+        let volumes = self.volumes().await?;
+        let names: BTreeSet<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+        for volume in &volumes {
+            // Left where the removal of a shared volume was killed: it would call an empty volume whole.
+            let stale = volume.labels.contains_key(labels::SHARED)
+                && labels::marked(&volume.name).is_some_and(|whole| !names.contains(whole));
+            if !stale && over(&volume.labels).is_none() {
+                continue;
+            }
+            match self.remove_volume(&volume.name).await {
+                Ok(true) => swept.volumes.push(volume.name.clone()),
+                Ok(false) => {}
+                Err(error) => swept.left.push(error),
             }
         }
         let listed = self.docker().list_networks(Some(ListNetworksOptions { filters: Some(ours()) })).await;
         for network in listed.map_err(|error| self.error("listing networks", error))? {
-            let (Some(_), Some(name), Some(id)) = (over(&network.labels), network.name, network.id) else { continue };
+            let labels = network.labels.as_ref().and_then(over);
+            let (Some(_), Some(name), Some(id)) = (labels, network.name, network.id) else { continue };
             match self.remove_network(&id).await {
                 Ok(true) => swept.networks.push(name),
                 Ok(false) => {}
@@ -89,18 +94,22 @@ impl Engine {
         Ok(swept)
     }
 
-    /// Removes environments, the oldest first, until the rest takes no more than `keep_bytes`. Those in use and those
-    /// whose key is in `keep` stay, whatever the budget says. Returns what was removed.
+    /// Removes shared volumes, the oldest first, until the rest takes no more than `keep_bytes`. Those in use and those
+    /// named in `keep` stay, whatever the budget says. Returns what was removed.
     ///
     /// # Errors
     /// The engine can't be asked, or a volume can't be removed for another reason than being in use.
-    pub async fn gc(&self, keep_bytes: u64, keep: &[String]) -> Result<Vec<EnvironmentVolume>, EngineError> {
+    pub async fn gc(&self, keep_bytes: u64, keep: &[String]) -> Result<Vec<SharedVolume>, EngineError> {
         let mut removed = Vec::new();
-        for volume in beyond(self.environments().await?, keep_bytes, keep) {
+        for volume in beyond(self.shared_volumes().await?, keep_bytes, keep) {
+            // Before its mark: of one that was taken into use meanwhile, the engine refuses to let go, and it stays whole.
             match self.remove_volume(&volume.name).await {
-                Ok(true) => removed.push(volume),
-                Ok(false) => {}
-                // Taken into use since it was listed.
+                Ok(gone) => {
+                    self.remove_volume(&labels::mark(&volume.name)).await?;
+                    if gone {
+                        removed.push(volume);
+                    }
+                }
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error),
             }
@@ -145,21 +154,22 @@ impl Engine {
         gone(removed.map_err(|error| self.error(&format!("removing network {id}"), error)))
     }
 
-    /// The volumes that hold environments, with what they take.
+    /// The volumes that outlive their runs, with what they take; not their marks.
     ///
     /// # Errors
     /// The engine can't be asked.
-    pub async fn environments(&self) -> Result<Vec<EnvironmentVolume>, EngineError> {
+    pub async fn shared_volumes(&self) -> Result<Vec<SharedVolume>, EngineError> {
         // bollard 0.21 knows only the shape of API 1.52. Older engines measure everything, which takes a while.
         let path = if self.facts().asked >= Api(1, 42) { "/system/df?type=volume" } else { "/system/df" };
         let doing = "measuring volumes";
         let said = self.raw.get(path, LONG_PATIENCE).await.map_err(|error| self.error(doing, error))?;
         let usage: Usage = serde_json::from_slice(&said).map_err(|error| self.error(doing, error.into()))?;
-        Ok(usage.volumes.unwrap_or_default().into_iter().filter_map(Measured::environment).collect())
+        Ok(usage.volumes.unwrap_or_default().into_iter().filter_map(Measured::shared).collect())
     }
 
+    /// All of them: those of runs and those that are shared have no label in common.
     async fn volumes(&self) -> Result<Vec<bollard::models::Volume>, EngineError> {
-        let listed = self.docker().list_volumes(Some(ListVolumesOptions { filters: Some(ours()) })).await;
+        let listed = self.docker().list_volumes(Some(ListVolumesOptions { filters: None })).await;
         Ok(listed.map_err(|error| self.error("listing volumes", error))?.volumes.unwrap_or_default())
     }
 }
@@ -192,11 +202,12 @@ struct Taken {
 }
 
 impl Measured {
-    fn environment(self) -> Option<EnvironmentVolume> {
-        let key = Labels::from_map(&self.labels?)?.environment?;
-        Some(EnvironmentVolume {
+    fn shared(self) -> Option<SharedVolume> {
+        if !self.labels?.contains_key(labels::SHARED) || labels::marked(&self.name).is_some() {
+            return None;
+        }
+        Some(SharedVolume {
             name: self.name,
-            key,
             created: self.created,
             bytes: self.usage.as_ref().and_then(|usage| u64::try_from(usage.size).ok()),
             used: self.usage.is_some_and(|usage| usage.references > 0),
@@ -205,11 +216,11 @@ impl Measured {
 }
 
 /// The volumes that go: the oldest of those that may, until the budget holds.
-fn beyond(mut volumes: Vec<EnvironmentVolume>, keep_bytes: u64, keep: &[String]) -> Vec<EnvironmentVolume> {
+fn beyond(mut volumes: Vec<SharedVolume>, keep_bytes: u64, keep: &[String]) -> Vec<SharedVolume> {
     let mut total: u64 = volumes.iter().filter_map(|volume| volume.bytes).sum();
     volumes.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
     volumes.retain(|volume| {
-        let goes = total > keep_bytes && !volume.used && !keep.contains(&volume.key);
+        let goes = total > keep_bytes && !volume.used && !keep.contains(&volume.name);
         if goes {
             total -= volume.bytes.unwrap_or_default();
         }
@@ -239,10 +250,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_environments_go_until_the_budget_holds() {
-        let volume = |name: &str, created: &str, bytes, used| EnvironmentVolume {
+    fn the_oldest_volumes_go_until_the_budget_holds() {
+        let volume = |name: &str, created: &str, bytes, used| SharedVolume {
             name: name.into(),
-            key: format!("key-{name}"),
             created: created.into(),
             bytes,
             used,
@@ -261,6 +271,6 @@ mod tests {
         assert_eq!(names(90, &[]), [""; 0]);
         assert_eq!(names(89, &[]), ["old"]);
         assert_eq!(names(59, &[]), ["old", "unsized", "new"]);
-        assert_eq!(names(0, &["key-old".to_owned()]), ["unsized", "new"]);
+        assert_eq!(names(0, &["old".to_owned()]), ["unsized", "new"]);
     }
 }

@@ -423,7 +423,7 @@ fn bytes_below(path: &Path) -> u64 {
 }
 
 /// A file name and nothing more.
-fn plain_name(name: &str) -> bool {
+pub(super) fn plain_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains('/') && seal::sealable(name)
 }
 

@@ -11,6 +11,7 @@
 //! contained     the same of a Python in an image, asked by a job there
 //! key           everything that determines an environment, as one name
 //! fetch         which wheel of a pinned package fits, downloaded by pip, verified against the lock
+//! held          what the wheel store holds of a lock, and what is put into it from elsewhere
 //! pip           pip as a downloader, and what its output means
 //! wheel         one wheel, unpacked to where it will stand, and compiled
 //! layout        what an environment has beside its wheels
@@ -30,6 +31,7 @@ mod build;
 pub mod contained;
 pub mod dists;
 pub mod fetch;
+pub mod held;
 pub mod interpreter;
 pub mod kept_layer;
 pub mod key;

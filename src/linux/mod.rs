@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "the one place for it")]
 
 pub mod cgroup;
+pub mod diag;
 pub mod ids;
 pub mod landlock;
 pub mod namespaces;

@@ -222,6 +222,8 @@ const BROKER: &[Row] = &[
     // By path: of a file that this user may write anyway, unless Landlock knows the call.
     (libc::SYS_truncate, Always, Ask),
     (libc::SYS_bind, Always, Ask),
+    // Of a relayed connection the kernel knows our door.
+    (libc::SYS_getpeername, Always, Ask),
     (libc::SYS_listen, Always, Ask),
     // To processes of the cell alone. Process ids stand in registers, which nobody rewrites.
     (libc::SYS_kill, Always, Ask),

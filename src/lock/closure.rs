@@ -6,7 +6,7 @@ use super::uv_lock::UvLock;
 use crate::code::ParityCode;
 use pep440_rs::Version;
 use pep508_rs::{MarkerEnvironmentBuilder, PackageName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 /// What an interpreter says about itself, as markers ask for it (PEP 508).
@@ -280,6 +280,19 @@ impl Closure {
 }
 
 impl Closure {
+    /// The hash of every file that may become part of an environment, on whatever machine: `sha256:` and 64 digits. What a
+    /// package without any has is said where it is asked for.
+    #[must_use]
+    pub fn hashes(&self) -> BTreeSet<String> {
+        let of = |part: &Part| -> Vec<String> {
+            match part {
+                Part::UvLock(lock) => lock.hashes(),
+                Part::Requirements(entries) => entries.iter().flat_map(|entry| entry.hashes.clone()).collect(),
+            }
+        };
+        self.parts.iter().flat_map(of).collect()
+    }
+
     /// `name==version` for each distribution that has one version for every platform and Python: what keeps a
     /// resolution beside this closure in step with it. Sorted.
     #[must_use]

@@ -1,16 +1,15 @@
 //! The raw form of a lock -> [`Lock`]: defaults are filled in, values are checked, and version 1 gets its meaning.
 //! Reads no file and no text; every fault names its place.
 
+use super::container::container;
 use super::error::LockError;
 use super::host::HostPort;
 use super::inside::{glob, inside};
 use super::parse::Notes;
 use super::place::Place;
-use super::raw::{
-    RawCollection, RawContainer, RawEnvironment, RawLimits, RawLock, RawNetwork, RawPrefix, RawThresholds,
-};
+use super::raw::{RawCollection, RawEnvironment, RawLimits, RawLock, RawNetwork, RawPrefix, RawThresholds};
 use super::step::tools;
-use super::{Collection, Container, Environment, LOCK_PATH, Lock, PythonMatch, ResourceLimits, Thresholds};
+use super::{Collection, Environment, LOCK_PATH, Lock, PythonMatch, ResourceLimits, Thresholds};
 use crate::code::ParityCode;
 use crate::step::Network;
 use camino::Utf8PathBuf;
@@ -55,6 +54,8 @@ pub(super) fn judge(notes: &mut Notes<'_>, raw: RawLock, version: u64, sha256: S
         );
     }
 
+    let container = container(notes, raw.container.unwrap_or_default(), version, &matrix)?;
+
     Ok(Lock {
         version: if version >= 2 { 2 } else { 1 },
         sha256,
@@ -74,7 +75,7 @@ pub(super) fn judge(notes: &mut Notes<'_>, raw: RawLock, version: u64, sha256: S
         limits: limits(notes, raw.resource_limits.unwrap_or_default())?,
         required_artifacts: paths(notes, &root.key("required_artifacts"), raw.required_artifacts)?,
         collect: globs(notes, &root.key("collect"), raw.collect)?,
-        container: container(notes, raw.container.unwrap_or_default(), version)?,
+        container,
         cell_minimum: raw.cell.and_then(|cell| cell.minimum).unwrap_or_default(),
         explain: raw.explain.unwrap_or(false),
         changed_only_forbidden: changed_only.forbid_in_parity.unwrap_or(true),
@@ -372,47 +373,6 @@ fn limits(notes: &Notes<'_>, raw: RawLimits) -> Result<ResourceLimits, LockError
         disk_mb: at_least_one("disk_mb", raw.disk_mb)?,
         output_mb: at_least_one("output_mb", raw.output_mb)?,
         required: raw.required.unwrap_or(false),
-    })
-}
-
-fn container(notes: &Notes<'_>, raw: RawContainer, version: u64) -> Result<Container, LockError> {
-    let place = Place::from(["container"]);
-    let digest = |place: &Place, text: &str| {
-        let hex = text.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && is_hex(hex));
-        hex.map(|hex| format!("sha256:{}", hex.to_ascii_lowercase()))
-            .ok_or_else(|| notes.expected(place, "a digest: `sha256:` and 64 hexadecimal digits"))
-    };
-    if let Some(image) = &raw.image {
-        let name = image.split_once('@').map_or(image.as_str(), |(name, _)| name);
-        if name.is_empty() || image.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(notes.expected(&place.key("image"), "the name of an image, `name@sha256:...`"));
-        }
-        if let Some((_, pinned)) = image.split_once('@') {
-            digest(&place.key("image"), pinned)?;
-        }
-    }
-    let force = raw.force_container.unwrap_or(false);
-    if force && raw.image.is_none() && version >= 2 {
-        return Err(notes.refuse(&place, "`force_container` without `image`: there is nothing to run in"));
-    }
-    if raw.platform.as_deref().is_some_and(|platform| !platform.starts_with("linux/")) {
-        return Err(notes.expected(&place.key("platform"), "a platform such as \"linux/amd64\""));
-    }
-    let diff_ids = raw.diff_ids.unwrap_or_default().into_iter().enumerate();
-    if raw.contents.as_ref().is_some_and(|contents| !contents.is_whole()) {
-        return Err(
-            notes.expected(&place.key("contents"), "digests of 64 hexadecimal digits; `ft lock --image` writes them")
-        );
-    }
-    Ok(Container {
-        force,
-        contents: raw.contents,
-        config_digest: raw.config_digest.map(|text| digest(&place.key("config_digest"), &text)).transpose()?,
-        diff_ids: diff_ids
-            .map(|(at, text)| digest(&place.key("diff_ids").index(at), &text))
-            .collect::<Result<_, _>>()?,
-        platform: raw.platform,
-        image: raw.image,
     })
 }
 

@@ -6,17 +6,20 @@
 
 pub mod closure;
 pub mod collection;
+mod container;
 pub mod contents;
 pub mod edit;
 pub mod error;
 pub mod fresh;
 pub mod host;
+pub mod image;
 pub mod ini;
 pub mod init;
 pub mod inside;
 pub mod judge;
 pub mod parse;
 pub mod pep508;
+pub mod pin;
 pub mod place;
 pub mod raw;
 pub mod relock;
@@ -229,7 +232,8 @@ pub struct ResourceLimits {
 /// The container of container mode.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Container {
-    /// `name@sha256:...`; a tag is PARITY-014 when container mode is asked for.
+    /// `name@sha256:...`, or `sha256:...` (the configuration's digest) of an image that never was in a registry; a tag is
+    /// PARITY-014 when container mode is asked for. It is the image of [`Lock::python`].
     pub image: Option<String>,
     /// Whether only container mode counts.
     pub force: bool,
@@ -241,6 +245,43 @@ pub struct Container {
     pub platform: Option<String>,
     /// What the image gives to Python, measured.
     pub contents: Option<contents::Contents>,
+    /// The images of the other Pythons of the matrix.
+    #[serde(default)]
+    pub images: BTreeMap<String, Image>,
+}
+
+/// One image, as the lock knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Image {
+    /// As [`Container::image`].
+    pub image: String,
+    /// As [`Container::config_digest`].
+    pub config_digest: Option<String>,
+    /// As [`Container::diff_ids`].
+    pub diff_ids: Vec<String>,
+    /// As [`Container::platform`].
+    pub platform: Option<String>,
+    /// As [`Container::contents`].
+    #[serde(default)]
+    pub contents: Option<contents::Contents>,
+}
+
+impl Lock {
+    /// The image in which the checks of this Python run, where the lock names one.
+    #[must_use]
+    pub fn image(&self, python: &str) -> Option<Image> {
+        let container = &self.container;
+        if python != self.python {
+            return container.images.get(python).cloned();
+        }
+        Some(Image {
+            image: container.image.clone()?,
+            config_digest: container.config_digest.clone(),
+            diff_ids: container.diff_ids.clone(),
+            platform: container.platform.clone(),
+            contents: container.contents.clone(),
+        })
+    }
 }
 
 /// The kinds of cells, weakest first.

@@ -265,7 +265,8 @@ pub struct RawLimits {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RawContainer {
-    /// `name@sha256:...`. A tag is refused where container mode is asked for (PARITY-014).
+    /// The image of `python`: `name@sha256:...`, or `sha256:...` (the digest of its configuration) where it never was in a
+    /// registry. A tag is refused where container mode is asked for (PARITY-014).
     pub image: Option<String>,
     /// Whether only container mode counts.
     pub force_container: Option<bool>,
@@ -280,6 +281,25 @@ pub struct RawContainer {
     pub platform: Option<String>,
     /// What the image gives to Python, measured: what `ft ci` compares inside of a job that runs in it.
     #[schemars(extend("x-since-version" = 2))]
+    pub contents: Option<Contents>,
+    /// The images of the other Pythons of `matrix.python`, by Python.
+    #[schemars(extend("x-since-version" = 2))]
+    pub images: Option<BTreeMap<String, RawImage>>,
+}
+
+/// The image of one Python of the matrix.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawImage {
+    /// `name@sha256:...`, or `sha256:...` (the digest of its configuration) where it never was in a registry.
+    pub image: Option<String>,
+    /// Digest of the image's configuration: the same in every image store.
+    pub config_digest: Option<String>,
+    /// Digests of the unpacked layers, lowest first.
+    pub diff_ids: Option<Vec<String>>,
+    /// `linux/amd64`.
+    pub platform: Option<String>,
+    /// What the image gives to Python, measured.
     pub contents: Option<Contents>,
 }
 

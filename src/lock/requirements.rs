@@ -12,7 +12,7 @@ pub(super) struct Entry {
     pub(super) name: PackageName,
     pub(super) version: Version,
     marker: MarkerTree,
-    hashes: Vec<String>,
+    pub(super) hashes: Vec<String>,
 }
 
 /// Options that say how files are found or chosen. Every file must match a hash of its entry, so that none of them can

@@ -295,6 +295,30 @@ fn a_value_out_of_range_is_refused_at_its_place() {
             r#"2:22: container.image: expected a digest: `sha256:` and 64 hexadecimal digits, found the string "x@sha256:12""#,
         ),
         (
+            r#""container":{"image":"x:-"}"#,
+            "2:22: container.image: expected the name of an image, `name@sha256:...` (a tag is at most 128 letters, digits, `_`, `.` and `-`, and begins with a letter, a digit or `_`), found the string \"x:-\"",
+        ),
+        (
+            r#""container":{"platform":"windows/amd64"}"#,
+            "2:25: container.platform: expected a platform such as \"linux/amd64\", found the string \"windows/amd64\"",
+        ),
+        (
+            r#""container":{"images":{"3.11":{"image":"x"}}}"#,
+            "2:24: container.images[\"3.11\"]: the image of `python` is `container.image`",
+        ),
+        (
+            r#""container":{"images":{"3.12":{"image":"x"}}}"#,
+            "2:24: container.images[\"3.12\"]: \"3.12\" is not in `matrix.python`",
+        ),
+        (
+            r#""matrix":{"python":["3.13"]},"container":{"images":{"3.13":{}}}"#,
+            "2:60: container.images[\"3.13\"]: missing field `image`: \"name@sha256:...\", or \"sha256:...\"",
+        ),
+        (
+            r#""matrix":{"python":["3.13"]},"container":{"images":{"3.13":{"image":"x","diff_ids":["y"]}}}"#,
+            "2:85: container.images[\"3.13\"].diff_ids[0]: expected a digest: `sha256:` and 64 hexadecimal digits, found the string \"y\"",
+        ),
+        (
             r#""container":{"force_container":true}"#,
             "2:13: container: `force_container` without `image`: there is nothing to run in",
         ),
@@ -406,4 +430,33 @@ proptest! {
         text.drain(from..(from + len).min(VERSION_1.len()));
         let _ = Lock::parse(&text);
     }
+}
+
+#[test]
+fn an_image_is_pinned_by_manifest_or_by_configuration_and_each_python_has_its_own() {
+    let (one, other) = (format!("sha256:{}", "1".repeat(64)), format!("sha256:{}", "2".repeat(64)));
+    let text = |config: &str| {
+        v2(&format!(
+            r#""matrix":{{"python":["3.13"]}},"container":{{"image":"{one}","config_digest":"{config}","images":{{"3.13":{{"image":"localhost:5000/py@{}","platform":"linux/arm64"}}}}}}"#,
+            other.to_uppercase().replace("SHA", "sha")
+        ))
+    };
+    let lock = parse(&text(&one)).unwrap();
+    assert_eq!(lock.image("3.11").unwrap().image, one);
+    let matrix = lock.image("3.13").unwrap();
+    assert_eq!((matrix.image, matrix.platform.as_deref()), (format!("localhost:5000/py@{other}"), Some("linux/arm64")));
+    assert_eq!(lock.image("3.12"), None);
+    let error = parse(&text(&other)).unwrap_err().to_string();
+    assert!(error.contains("`image` is the digest of a configuration, and this is another one"), "{error}");
+}
+
+#[test]
+fn a_version_1_lock_keeps_whatever_it_calls_its_image() {
+    let v1 = |image: &str| {
+        format!(
+            r#"{{"python":"3.11","tools":{{}},"thresholds":{{"coverage_min":0.5}},"container":{{"image":"{image}"}}}}"#
+        )
+    };
+    assert_eq!(parse(&v1("Python:latest")).unwrap().container.image.as_deref(), Some("Python:latest"));
+    assert_eq!(parse(&v1("")).unwrap().container.image.as_deref(), Some(""));
 }

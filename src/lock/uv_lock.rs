@@ -147,6 +147,12 @@ impl UvLock {
         self.reachable.iter().filter(move |name| !local(name))
     }
 
+    /// The hash of every file of every package that is reached from some interpreter.
+    pub(super) fn hashes(&self) -> Vec<String> {
+        let files = self.file.packages.iter().filter(|package| self.reachable.contains(&package.name));
+        files.filter_map(|package| pin(package).ok()).flat_map(|pinned| pinned.hashes).collect()
+    }
+
     fn reach_any(&self) -> BTreeSet<PackageName> {
         let mut reached: BTreeSet<(&PackageName, Option<&ExtraName>)> = BTreeSet::new();
         let mut queue: Vec<(&PackageName, Option<&ExtraName>)> = Vec::new();

@@ -3,9 +3,9 @@
 use super::inputs::{ClosureFacts, Command, Facts, Request};
 use crate::code::ParityCode;
 use crate::finding::Finding;
+use crate::lock::image::ImageName;
 use crate::lock::{CellKind, Lock, PythonMatch, normalise};
 use crate::repo::Source;
-use crate::step::Network;
 use std::str::FromStr;
 
 const GATE: &str = "preflight";
@@ -17,7 +17,6 @@ pub(super) fn findings(lock: &Lock, facts: &Facts, request: &Request) -> Vec<Fin
     findings.extend(changed_only(lock, request));
     findings.extend(container(lock, facts, request));
     findings.extend(cell(lock, facts, request));
-    findings.extend(network(lock, facts, request));
     findings.extend(limits(lock, facts));
     findings.extend(python(lock, facts));
     findings.extend(closure(lock, facts, request));
@@ -68,14 +67,15 @@ fn container(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
     if !super::wants_container(lock, request) {
         return None;
     }
-    let image = lock.container.image.as_deref().unwrap_or_default();
-    if !image.contains("@sha256:") {
+    let image = lock.image(&facts.python_asked).map(|image| image.image).unwrap_or_default();
+    if !image.parse::<ImageName>().is_ok_and(|name| name.is_pinned()) {
         let what = if image.is_empty() {
-            "the lock names no container image".to_owned()
+            format!("the lock names no container image for Python {}", facts.python_asked)
         } else {
             format!("{image} is a tag, not a digest")
         };
-        return Some(Finding::new(ParityCode::IMAGE_NOT_PINNED, GATE, what));
+        let hint = "`ft lock --image NAME` pins an image that an engine has";
+        return Some(Finding::new(ParityCode::IMAGE_NOT_PINNED, GATE, what).hint(hint));
     }
     facts.machine.container.as_ref()?.refused.clone()
 }
@@ -100,34 +100,6 @@ fn cell(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
             format!("no namespaces can be had on this machine ({reason}), {why}"),
         )
         .hint(fix),
-    )
-}
-
-/// A cell without namespaces has no relay: it reaches nobody, or it is not had.
-fn network(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
-    let (reason, fix) = facts.machine.no_namespaces.as_ref()?;
-    // Where there is no cell at all, that is what to say.
-    let cells = lock.cell_minimum == CellKind::Here && facts.machine.no_here.is_none();
-    if !cells || request.no_network || matches!(request.command, Command::Check { collect: false }) {
-        return None;
-    }
-    let asked = |place: String, network: &Network| match network {
-        Network::Loopback => None,
-        Network::Allow(hosts) => Some(format!("{place} allows {}", hosts.join(", "))),
-        Network::Open => Some(format!("{place} opens the network")),
-    };
-    let own = |(name, tool): (&String, &crate::lock::Tool)| asked(format!("`tools.{name}`"), tool.network.as_ref()?);
-    let asked = asked("`network_policy`".to_owned(), &lock.network).or_else(|| lock.tools.iter().find_map(own))?;
-    Some(
-        Finding::new(
-            ParityCode::POLICY_UNENFORCEABLE,
-            GATE,
-            format!(
-                "{asked}, and cells without namespaces, which are all that this machine gives ({reason}), reach no host \
-                 at all"
-            ),
-        )
-        .hint(format!("for namespaces: {fix}; or forbid the network in the lock, or for this run with FT_NO_NETWORK=1")),
     )
 }
 

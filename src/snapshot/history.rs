@@ -15,10 +15,10 @@
 
 use super::checkout::{list, subtree};
 use super::store::{Store, config};
-use super::tar_writer::{FIXED_TIME, TarWriter};
 use super::{SnapshotError, is_excluded};
 use crate::git::{Git, line};
 use crate::repo::{Kind, Repo, Tracked, path_bytes};
+use crate::tar_writer::{FIXED_TIME, TarWriter};
 use globset::GlobSet;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;

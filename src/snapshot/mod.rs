@@ -10,13 +10,13 @@ mod checkout;
 mod history;
 mod read;
 mod store;
-mod tar_writer;
 mod unpack;
 
 pub use unpack::{UnpackError, Unpacked, unpack};
 
 use crate::git::{Git, GitError, line, tracked};
 use crate::repo::{Kind, Repo, Source, Tracked, native, shown};
+use crate::tar_writer::TarWriter;
 use globset::GlobSet;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -135,7 +135,7 @@ pub fn take(repo: &Repo, source: &Source, exclude: &GlobSet, to: &Path) -> Resul
     entries.retain(|entry| !is_excluded(exclude, &entry.path));
     entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     let file = tempfile::NamedTempFile::new_in(folder).map_err(SnapshotError::io(folder))?;
-    let mut tar = tar_writer::TarWriter::new(file);
+    let mut tar = TarWriter::new(file);
     let modes_count = tree.is_some() || file_mode(repo)?;
     let wanted = history::Wanted { repo, head: head.as_deref(), from, entries: &entries, exclude };
     // Git packs on one processor while the files are read on another.

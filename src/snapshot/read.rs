@@ -4,8 +4,8 @@
 //! and then copied. A file that is written to meanwhile is noticed.
 
 use super::SnapshotError;
-use super::tar_writer::{TarWriter, time_of};
 use crate::repo::{Kind, Tracked, native, path_bytes, shown};
+use crate::tar_writer::{TarWriter, time_of};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;

@@ -5,8 +5,8 @@
 //! place in the tar, so memory does not grow with the tree.
 
 use super::Snapshot;
-use super::tar_writer::FIXED_TIME;
 use crate::repo::{native, shown};
+use crate::tar_writer::FIXED_TIME;
 use filetime::FileTime;
 use rayon::prelude::*;
 use std::collections::BTreeSet;

@@ -7,8 +7,10 @@ mod face;
 mod live;
 mod paint;
 mod patient;
+mod transfers;
 
 pub use face::Face;
+pub use transfers::Transfers;
 
 use crate::finding::Finding;
 use crate::report::page::{Line, Page, Tone};

@@ -61,6 +61,7 @@ const TOOLS: &[&str] = &[
     "stat",
     "tail",
     "tar",
+    "timeout",
     "touch",
     "tr",
     "true",
@@ -101,6 +102,11 @@ impl Container {
         }
         self.arguments.extend(arguments.iter().map(ToString::to_string));
         self
+    }
+
+    /// The same with more time than five minutes.
+    pub fn lasting(self, limit: Duration) -> Container {
+        Container { limit, ..self }
     }
 
     /// Runs it to its end and removes it. Killed and failed after five minutes.

@@ -262,13 +262,13 @@ attempt(lambda: os.kill(os.getppid(), 0))"
 /// A directory that everybody could use and that is in none of the shared places. An ordinary user is given one by whoever
 /// started these tests as him.
 #[expect(clippy::disallowed_methods, reason = "what these tests tell themselves")]
-fn outside_of_tmp() -> tempfile::TempDir {
+pub fn outside_of_tmp(builder: &tempfile::Builder) -> tempfile::TempDir {
     let own = std::env::current_exe().unwrap();
     let given = std::env::var_os(super::user::PLACE).unwrap_or_default();
-    let places = [own.parent().unwrap(), Path::new(&given), Path::new("/opt"), Path::new("/run")];
+    let places = [Path::new(&given), Path::new("/opt"), Path::new("/run"), own.parent().unwrap()];
     let places = places.map(|place| if place.is_absolute() { place } else { Path::new("/nonexistent") });
     let shared = |place: &Path| ["/tmp", "/var/tmp", "/dev/shm"].iter().any(|shared| place.starts_with(shared));
-    let made = places.iter().filter(|place| !shared(place)).find_map(|place| tempfile::tempdir_in(place).ok());
+    let made = places.iter().filter(|place| !shared(place)).find_map(|place| builder.tempdir_in(place).ok());
     made.expect("a place outside of /tmp that can be written")
 }
 
@@ -276,7 +276,7 @@ fn outside_of_tmp() -> tempfile::TempDir {
 fn files_of_the_machine_are_not_read_or_written() {
     // Readable and writable for everybody, so that only Landlock is in the way. Beside the cell's own places, not in a
     // shared one.
-    let home = outside_of_tmp();
+    let home = outside_of_tmp(&tempfile::Builder::new());
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let secret = home.path().join("secret");
     fs::write(&secret, "canary").unwrap();
@@ -310,7 +310,7 @@ attempt(lambda: os.rmdir(home + '/moved'))",
 
 #[test]
 fn modes_owners_times_and_attributes_outside_stay_by_every_name() {
-    let home = outside_of_tmp();
+    let home = outside_of_tmp(&tempfile::Builder::new());
     let secret = home.path().join("secret");
     fs::write(&secret, "canary").unwrap();
     super::harness::give_to_step(home.path());
@@ -461,6 +461,10 @@ fn what_a_step_changed_is_the_layer_of_the_next_one() {
     assert_eq!(names, ["README", "d", "made"]);
     let scratch = fixture.dir.path().join("second");
     fs::create_dir(&scratch).unwrap();
+    // Nothing stays where the step ran.
+    let at = run(&here("print(os.environ['FT_ROOT'], os.environ['TMPDIR'])")).passed().to_owned();
+    assert!(at.starts_with("/tmp/ft-cell-") || at.starts_with("/var/tmp/ft-cell-"), "{at}");
+    assert!(at.split_ascii_whitespace().all(|path| !Path::new(path).exists()), "{at}");
     let next = here("print(sorted(os.listdir('.')), open('d/x').read())").with(|walls, _| {
         walls.work = firsttry::cell::Work::View(vec![changes, fixture.tree()]);
     });
@@ -468,9 +472,8 @@ fn what_a_step_changed_is_the_layer_of_the_next_one() {
     assert_eq!(fs::read_to_string(fixture.tree().join("README")).unwrap(), "original\n");
 }
 
-/// Tries in which a sibling thread swaps what the call was allowed for. Fewer than in cells with namespaces: each connect
-/// here reads the kernel's whole tables of sockets, tens of milliseconds on some kernels.
-const TRIES: u32 = 1000;
+/// Tries in which a sibling thread swaps what the call was allowed for.
+const TRIES: u32 = 100_000;
 
 /// Two sockets of the machine that nobody in a cell may reach.
 struct Forbidden {
@@ -523,7 +526,8 @@ fn race(mode: &str) {
     let walled = Forbidden::new();
     let fixture = fixture.with(|_, manifest| {
         manifest.argv = std::iter::once("/ft/work/race".to_owned()).chain(walled.arguments(mode, TRIES)).collect();
-        manifest.timeout_ms = 300_000;
+        // A busy machine takes its time with as many calls.
+        manifest.timeout_ms = 1_500_000;
     });
     let ran = run(&fixture);
     assert_eq!(ran.passed(), format!("{TRIES}\n"));
@@ -538,4 +542,85 @@ fn an_address_that_is_rewritten_while_it_is_looked_at_reaches_nobody() {
 #[test]
 fn a_descriptor_that_is_flipped_while_it_is_looked_at_reaches_nobody() {
     race("descriptor");
+}
+
+#[test]
+fn configuration_is_looked_for_in_the_folders_above_without_harm() {
+    // As pytest, ruff, mypy and git do. Nothing of the repository is above the tree.
+    let ran = run(&here(
+        "at = os.getcwd()
+while at != '/':
+    at = os.path.dirname(at)
+    for name in ['pytest.ini', 'pyproject.toml', 'setup.cfg', '.git', 'ruff.toml']:
+        path = os.path.join(at, name)
+        if os.path.exists(path): print(open(path).read())
+    if at.startswith(os.environ['FT_ROOT']): print(sorted(os.listdir(at)))
+print('looked')",
+    ));
+    assert_eq!(ran.passed(), "['home', 'out', 'witness', 'work']\nlooked\n");
+}
+
+#[test]
+fn a_step_that_moves_its_own_cell_gives_nothing_back() {
+    // Its root is the step's own where an ordinary user started it, and below /tmp, where everything is writable.
+    let fixture = here(
+        "root = os.environ['FT_ROOT']
+try: os.rename(root + '/work', root + '/away'); os.symlink('/etc', root + '/work'); print('moved')
+except OSError as e: print('kept')",
+    );
+    let ran = run(&fixture);
+    let finished = ran.finished();
+    match ran.output.as_str() {
+        "kept\n" => assert_eq!(finished.broken, None),
+        "moved\n" => assert!(finished.broken.as_ref().is_some_and(|(stage, _)| stage == "places"), "{finished:?}"),
+        other => panic!("{other}"),
+    }
+    assert_eq!(fs::read_dir(fixture.walls.scratch.join("changes")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_step_that_writes_too_much_is_ended() {
+    for target in ["'big'", "os.environ['HOME'] + '/big'", "os.environ['TMPDIR'] + '/big'"] {
+        let fixture = here(&format!(
+            "import time
+f = open({target}, 'wb')
+for _ in range(600): f.write(bytes(1 << 20)); f.flush(); time.sleep(0.01)
+print('never')"
+        ))
+        .with(|walls, manifest| {
+            walls.limits.disk_bytes = Some(8 << 20);
+            manifest.env.push(("TMPDIR".into(), "/tmp".into()));
+        });
+        let ran = run(&fixture);
+        assert!(ran.ended().out_of_disk, "{target}: {:?}", ran.ended());
+    }
+    // One without a name as long as it is open.
+    let fixture = here(
+        "import time
+f = open('big', 'wb'); os.remove('big')
+for _ in range(600): f.write(bytes(1 << 20)); f.flush(); time.sleep(0.01)
+print('never')",
+    )
+    .with(|walls, _| walls.limits.disk_bytes = Some(8 << 20));
+    assert!(run(&fixture).ended().out_of_disk);
+}
+
+#[test]
+fn a_step_takes_a_while() {
+    assert_eq!(run(&here("import time\ntime.sleep(3); print('whole')")).passed(), "whole\n");
+}
+
+#[test]
+fn a_sweep_on_the_machine_leaves_the_steps_of_a_container_alone() {
+    use super::container::{CELLS, Container};
+    // The numbers in their markers are those of another pid namespace.
+    let contained = std::thread::spawn(|| Container::new().passed(&[CELLS, "--exact", "here::a_step_takes_a_while"]));
+    let mut seen = 0;
+    while !contained.is_finished() {
+        seen += usize::from(!super::harness::processes("time.sleep(3); print('whole')").is_empty());
+        firsttry::cell::sweep();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    contained.join().unwrap();
+    assert!(seen > 5, "the machine sees the step");
 }

@@ -10,6 +10,7 @@ mod death;
 mod ends;
 mod harness;
 mod here;
+mod here_relay;
 mod hostile;
 mod limits;
 mod network;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// An address of this machine that is not its loopback.
-fn own() -> IpAddr {
+pub(super) fn own() -> IpAddr {
     // Documentation addresses (RFC 5737): nothing is sent by connect, the kernel only looks for a route.
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     for target in ["198.51.100.1:9", "203.0.113.1:9"] {
@@ -28,17 +28,17 @@ fn own() -> IpAddr {
 }
 
 /// A server of the test, with a count of who reached it. Lives as long as the test binary.
-struct Server {
-    at: SocketAddr,
+pub(super) struct Server {
+    pub(super) at: SocketAddr,
     count: Arc<AtomicUsize>,
 }
 
 impl Server {
-    fn tcp(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Server {
+    pub(super) fn tcp(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Server {
         Server::tcp_at(own(), serve)
     }
 
-    fn tcp_at(address: IpAddr, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Server {
+    pub(super) fn tcp_at(address: IpAddr, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind((address, 0)).unwrap();
         let server = Server { at: listener.local_addr().unwrap(), count: Arc::default() };
         let (counter, serve) = (Arc::clone(&server.count), Arc::new(serve));
@@ -52,12 +52,12 @@ impl Server {
         server
     }
 
-    fn echo() -> Server {
+    pub(super) fn echo() -> Server {
         Server::tcp(echo)
     }
 
     /// Answers each datagram with itself.
-    fn udp() -> Server {
+    pub(super) fn udp() -> Server {
         let socket = UdpSocket::bind((own(), 0)).unwrap();
         let server = Server { at: socket.local_addr().unwrap(), count: Arc::default() };
         let counter = Arc::clone(&server.count);
@@ -71,15 +71,15 @@ impl Server {
         server
     }
 
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 
-    fn ip(&self) -> IpAddr {
+    pub(super) fn ip(&self) -> IpAddr {
         self.at.ip()
     }
 
-    fn port(&self) -> u16 {
+    pub(super) fn port(&self) -> u16 {
         self.at.port()
     }
 }
@@ -93,7 +93,7 @@ fn echo(mut socket: TcpStream) {
     }
 }
 
-fn allow(fixture: Fixture, hosts: &[String]) -> Fixture {
+pub(super) fn allow(fixture: Fixture, hosts: &[String]) -> Fixture {
     let entries = |hosts: &[String]| hosts.iter().map(|host| HostPort::parse(host).unwrap().entry()).collect();
     fixture.with(|walls, manifest| {
         walls.network = Network::Allow(hosts.to_vec());
@@ -101,7 +101,7 @@ fn allow(fixture: Fixture, hosts: &[String]) -> Fixture {
     })
 }
 
-fn open(fixture: Fixture) -> Fixture {
+pub(super) fn open(fixture: Fixture) -> Fixture {
     fixture.with(|walls, manifest| {
         walls.network = Network::Open;
         manifest.network = Policy { mode: Policy::EVERYWHERE, ..Policy::default() };
@@ -113,7 +113,7 @@ fn quiet(fixture: Fixture, host: &str) -> Fixture {
 }
 
 /// Python in a cell, with what most of these tests need.
-fn python(script: &str) -> Fixture {
+pub(super) fn python(script: &str) -> Fixture {
     Fixture::python(&format!(
         "import socket, os, errno, sys, time, threading
 def attempt(action):
@@ -136,6 +136,11 @@ def datagram(host, port, data=b'hello', timeout=5):
 
 /// A resolver of these names, with what it was asked.
 fn names(known: &[(&str, &str)]) -> (Resolving<Namespaces>, Arc<Mutex<Vec<String>>>) {
+    let (resolver, asked) = resolver(known);
+    (Resolving { cell: Namespaces::default(), resolver }, asked)
+}
+
+pub(super) fn resolver(known: &[(&str, &str)]) -> (Resolver, Arc<Mutex<Vec<String>>>) {
     let known: Vec<(String, IpAddr)> = known.iter().map(|(n, a)| (n.to_string(), a.parse().unwrap())).collect();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let list = Arc::clone(&asked);
@@ -144,7 +149,7 @@ fn names(known: &[(&str, &str)]) -> (Resolving<Namespaces>, Arc<Mutex<Vec<String
         let found: Vec<IpAddr> = known.iter().filter(|(n, _)| n == name).map(|(_, a)| *a).collect();
         if found.is_empty() { Err(ErrorKind::NotFound.into()) } else { Ok(found) }
     };
-    (Resolving { cell: Namespaces::default(), resolver: Resolver::Given(Arc::new(given)) }, asked)
+    (Resolver::Given(Arc::new(given)), asked)
 }
 
 fn run(fixture: &Fixture, cell: &Resolving<Namespaces>) -> Ran {
@@ -158,7 +163,7 @@ fn attempts(ran: &Ran) -> Vec<&Attempt> {
         .collect()
 }
 
-fn told(ran: &Ran, verdict: Verdict) -> Vec<String> {
+pub(super) fn told(ran: &Ran, verdict: Verdict) -> Vec<String> {
     let of = attempts(ran).into_iter().filter(|attempt| attempt.verdict == verdict);
     of.map(|a| format!("{} {} {}:{} {} {}", a.call, a.protocol, a.address, a.port, a.name, a.why).trim().to_owned())
         .collect()

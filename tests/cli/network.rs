@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The two tests of the template, with these bodies.
-fn tests(project: &Project, small: &str, large: &str) {
+pub(super) fn tests(project: &Project, small: &str, large: &str) {
     let bodies = format!("def test_small() -> None:\n    {small}\n\n\ndef test_large() -> None:\n    {large}\n");
     let used = ["socket", "subprocess", "sys"].into_iter().filter(|module| bodies.contains(&format!("{module}.")));
     let imports: String = used.map(|module| format!("import {module}\n")).collect();
@@ -22,12 +22,12 @@ const ADDRESS: &str = "assert socket.socket().connect_ex(('192.0.2.1', 9)) != 0"
 const NAME: &str =
     "\n    try:\n        socket.gethostbyname('no-such-host.example')\n    except OSError:\n        pass";
 
-fn policy(project: &Project, policy: Value) {
+pub(super) fn policy(project: &Project, policy: Value) {
     project.lock(|lock| lock["network_policy"] = policy).commit();
 }
 
 /// A server at an address of this machine that is not its loopback, and how often somebody came.
-fn server() -> (SocketAddr, Arc<AtomicUsize>) {
+pub(super) fn server() -> (SocketAddr, Arc<AtomicUsize>) {
     // Nothing is sent: the kernel only looks for a route.
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket.connect("198.51.100.1:9").expect("these tests need an address beside loopback");
@@ -45,7 +45,7 @@ fn server() -> (SocketAddr, Arc<AtomicUsize>) {
 }
 
 /// Talks to a server, and fails where that is refused.
-fn talk(at: SocketAddr) -> String {
+pub(super) fn talk(at: SocketAddr) -> String {
     format!(
         "\n    with socket.create_connection(('{}', {}), 20) as s:\n        s.sendall(b'x')\n        assert s.recv(1) == b'y'",
         at.ip(),

@@ -1,9 +1,11 @@
 //! Container mode with a real engine: whole runs of `ft` on small real repositories, in an image made of this machine's
 //! own files, held against venv mode on the same repository.
 
+#[allow(dead_code, reason = "shared with another test program, which uses the rest")]
 #[path = "../cells/container.rs"]
 #[allow(dead_code, reason = "the image alone is needed here")]
 mod container;
+#[allow(dead_code, reason = "shared with another test program, which uses the rest")]
 #[path = "../cli/harness.rs"]
 #[allow(dead_code, reason = "made for more tests than these")]
 mod harness;
@@ -19,8 +21,7 @@ fn docker(arguments: &[&str]) -> String {
 
 /// The image of these tests as a lock names it: by the digest of its content.
 fn pinned(image: &str) -> String {
-    let id = docker(&["image", "inspect", "--format", "{{.Id}}", image]);
-    format!("ft-test@{id}")
+    docker(&["image", "inspect", "--format", "{{.Id}}", image])
 }
 
 /// A copy with these tools whose lock pins the image.
@@ -172,7 +173,7 @@ fn a_runner_that_is_killed_leaves_no_container() {
 #[test]
 fn an_image_that_is_not_there_and_one_that_is_not_pinned_stop_before_anything_starts() {
     let project = project(&["pytest"]);
-    let other = format!("ft-test@sha256:{}", "0".repeat(64));
+    let other = format!("sha256:{}", "0".repeat(64));
     project.lock(|lock| lock["container"] = serde_json::json!({ "image": other })).commit();
     project.ft(&["run", "--container"]).leaves(105);
     assert_eq!(project.report().failures(), ["PARITY-051"]);

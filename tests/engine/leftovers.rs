@@ -3,15 +3,15 @@
 use crate::script::{Reply, Script, Scripted};
 use crate::{connect, real};
 use bollard::models::{NetworkCreateRequest, VolumeCreateRequest};
+use firsttry::engine::labels::shared;
 use firsttry::engine::{Labels, Owner, Swept};
 use serde_json::json;
 use std::collections::HashMap;
 
-fn labels(owner: &Owner, run: &str, environment: Option<&str>) -> HashMap<String, String> {
+fn labels(owner: &Owner, run: &str) -> HashMap<String, String> {
     let owner = owner.clone();
-    let environment = environment.map(str::to_owned);
     // Far in the future: only a process that is dead makes something over.
-    Labels { run: run.into(), owner, deadline: 4_000_000_000, repository: "/r".into(), environment }.to_map()
+    Labels { run: run.into(), owner, deadline: 4_000_000_000, repository: "/r".into() }.to_map()
 }
 
 /// A process of this machine that has been.
@@ -32,19 +32,17 @@ fn full() -> Script {
     let stranger = json!({ "ft.run": "of somebody who uses our label" });
     let containers: Vec<_> = owners
         .iter()
-        .map(|(name, owner)| json!({ "Id": name, "Names": [format!("/{name}")], "Labels": labels(owner, name, None), "State": "running" }))
+        .map(|(name, owner)| json!({ "Id": name, "Names": [format!("/{name}")], "Labels": labels(owner, name), "State": "running" }))
         .chain([json!({ "Id": "stranger", "Labels": stranger })])
         .collect();
     let volume = |name: &str, labels| json!({ "Name": name, "Driver": "local", "Mountpoint": "/v", "Labels": labels, "Options": null, "Scope": "local" });
     let volumes: Vec<_> = owners
         .iter()
-        .map(|(name, owner)| volume(name, json!(labels(owner, name, None))))
-        .chain([volume("environment", json!(labels(&dead(), "dead", Some("key"))))])
+        .map(|(name, owner)| volume(name, json!(labels(owner, name))))
+        .chain([volume("kept", json!(shared("/r")))])
         .collect();
-    let networks: Vec<_> = owners
-        .iter()
-        .map(|(name, owner)| json!({ "Name": name, "Id": name, "Labels": labels(owner, name, None) }))
-        .collect();
+    let networks: Vec<_> =
+        owners.iter().map(|(name, owner)| json!({ "Name": name, "Id": name, "Labels": labels(owner, name) })).collect();
     Script::docker("20.10", "1.41", "1.12")
         .on("GET /containers/json", Reply::json(200, json!(containers)))
         .on("GET /volumes", Reply::json(200, json!({ "Volumes": volumes, "Warnings": null })))
@@ -105,27 +103,28 @@ async fn what_is_gone_or_going_is_no_error_and_what_cannot_be_removed_is_named()
 }
 
 #[tokio::test]
-async fn environments_go_by_budget_and_those_in_use_stay() {
-    let volume = |name: &str, created: &str, size: i64, references: i64| {
-        json!({ "Name": name, "CreatedAt": created, "Labels": labels(&dead(), "r", Some(&format!("key-{name}"))),
-                "UsageData": { "Size": size, "RefCount": references } })
-    };
+async fn shared_volumes_go_by_budget_and_those_in_use_stay_whole() {
+    let volume = |name: &str, created: &str, size: i64, references: i64| json!({ "Name": name, "CreatedAt": created, "Labels": shared("/r"), "UsageData": { "Size": size, "RefCount": references } });
     let usage = json!({ "LayersSize": 0, "Images": null, "Containers": null, "BuildCache": null, "Volumes": [
         volume("new", "2026-03-01T00:00:00Z", 100, 0), volume("old", "2026-01-01T00:00:00Z", 100, 0),
-        volume("mounted", "2025-01-01T00:00:00Z", 100, 1), volume("raced", "2025-06-01T00:00:00Z", 100, 0),
+        volume("old-sealed", "2020-01-01T00:00:00Z", 0, 0), volume("mounted", "2025-01-01T00:00:00Z", 100, 1),
+        volume("raced", "2025-06-01T00:00:00Z", 100, 0), volume("raced-sealed", "2025-06-01T00:00:00Z", 0, 0),
         { "Name": "stranger", "CreatedAt": "2020-01-01T00:00:00Z", "Labels": null, "UsageData": { "Size": 100_000, "RefCount": 0 } },
     ]});
-    let script = || {
-        Script::docker("20.10", "1.41", "1.12")
-            .on("GET /system/df", Reply::json(200, &usage))
-            .on("DELETE /volumes/old", Reply::done())
-            .on("DELETE /volumes/raced", Reply::error(409, "volume is in use"))
-    };
-    let scripted = script().start();
+    let scripted = Script::docker("20.10", "1.41", "1.12")
+        .on("GET /system/df", Reply::json(200, &usage))
+        .on("DELETE /volumes/old", Reply::done())
+        .on("DELETE /volumes/old-sealed", Reply::done())
+        .on("DELETE /volumes/raced", Reply::error(409, "volume is in use"))
+        .start();
     let engine = connect(&scripted).await.unwrap();
-    let removed = engine.gc(200, &["key-new".to_owned()]).await.unwrap();
+    let removed = engine.gc(200, &["new".to_owned()]).await.unwrap();
     assert_eq!(removed.iter().map(|it| (it.name.as_str(), it.bytes)).collect::<Vec<_>>(), [("old", Some(100))]);
-    assert_eq!(scripted.unexpected(), [""; 0]);
+    assert_eq!(
+        scripted.asked(),
+        ["GET /system/df", "DELETE /volumes/raced", "DELETE /volumes/old", "DELETE /volumes/old-sealed"],
+        "what was taken into use meanwhile keeps its mark"
+    );
     assert!(engine.gc(1000, &[]).await.unwrap().is_empty());
     // From API 1.42 on, volumes alone are measured; and an engine's no has its own words.
     let scripted = Script::docker("24.0", "1.43", "1.12").on("GET /system/df", Reply::error(500, "df failed")).start();
@@ -145,27 +144,32 @@ async fn a_real_engine_is_swept_of_the_dead_and_keeps_the_living() {
         };
         engine.docker().create_volume(request).await.unwrap().name
     };
-    let live = volume("live", labels(&Owner::this(), "live", None)).await;
-    let far = volume("far", labels(&elsewhere(), "far", None)).await;
-    let gone = volume("dead", labels(&dead(), "dead", None)).await;
-    let environment = volume("environment", labels(&dead(), "dead", Some("ft-engine-test-key"))).await;
+    let live = volume("live", labels(&Owner::this(), "live")).await;
+    let far = volume("far", labels(&elsewhere(), "far")).await;
+    let gone = volume("dead", labels(&dead(), "dead")).await;
+    let kept = volume("kept", shared("/r")).await;
+    let marks = [volume("kept-sealed", shared("/r")).await, volume("stale-sealed", shared("/r")).await];
     let network = NetworkCreateRequest {
         name: "ft-engine-test-dead".to_owned(),
-        labels: Some(labels(&dead(), "dead", None)),
+        labels: Some(labels(&dead(), "dead")),
         internal: Some(true),
         ..Default::default()
     };
     let network = engine.docker().create_network(network).await;
     let swept = engine.sweep(&Owner::this()).await.unwrap();
-    assert!(swept.volumes.contains(&gone), "{swept:?}");
-    assert!([&live, &far, &environment].iter().all(|name| !swept.volumes.contains(*name)), "{swept:?}");
+    // Gone: by this sweep, or by that of somebody else who shares the engine.
+    assert!(!engine.remove_volume(&gone).await.unwrap(), "{swept:?}");
+    assert!(!engine.remove_volume(&marks[1]).await.unwrap(), "the mark of a volume that is gone: {swept:?}");
+    assert!([&live, &far, &kept, &marks[0]].iter().all(|name| !swept.volumes.contains(*name)), "{swept:?}");
     // This machine's engine may have no bridges at all.
-    assert_eq!(network.is_ok(), swept.networks.contains(&"ft-engine-test-dead".to_owned()), "{swept:?}");
-    let found = engine.environments().await.unwrap();
-    let found = found.iter().find(|it| it.name == environment).unwrap();
-    assert!(found.key == "ft-engine-test-key" && !found.used && found.bytes.is_some(), "{found:?}");
-    for name in [live, far, environment] {
-        assert!(engine.remove_volume(&name).await.unwrap());
-        assert!(!engine.remove_volume(&name).await.unwrap());
+    if let Ok(network) = network {
+        assert!(!engine.remove_network(&network.id).await.unwrap(), "{swept:?}");
+    }
+    let found = engine.shared_volumes().await.unwrap();
+    let ours = found.iter().find(|it| it.name == kept).unwrap();
+    assert!(!ours.used && ours.bytes.is_some() && found.iter().all(|it| !marks.contains(&it.name)), "{found:?}");
+    for name in [&live, &far, &kept, &marks[0]] {
+        assert!(engine.remove_volume(name).await.unwrap());
+        assert!(!engine.remove_volume(name).await.unwrap());
     }
 }

@@ -37,8 +37,7 @@ async fn an_engine_that_is_killed_is_lost_and_after_its_restart_the_dead_are_swe
     let dead = Owner { pid: child.id(), started: 1, ..Owner::this() };
     child.wait().unwrap();
     let start = async |owner: Owner, run: &str| {
-        let labels =
-            Labels { run: run.into(), owner, deadline: engine.now() + 600, repository: "/r".into(), environment: None };
+        let labels = Labels { run: run.into(), owner, deadline: engine.now() + 600, repository: "/r".into() };
         let body = ContainerCreateBody {
             image: Some("ft-engine-test/wait:1".to_owned()),
             cmd: Some(vec!["/wait".to_owned()]),

@@ -9,10 +9,10 @@ const PURE: &[&str] = &[
     "code", "frame", "network", "finding", "step", "lock", "plan", "results", "event", "run", "outcome", "doctor",
     "report", "repo", "escape", "etc",
 ];
-/// Tools of effects: how git is called, how a container engine is reached, the Python files we carry, and how what is
-/// temporary is made and removed.
-const TOOLS: &[&str] = &["git", "engine", "lib_py", "leftovers"];
-const EFFECTS: &[&str] = &["facts", "snapshot", "environment", "artifacts", "bytecode", "hooks", "resolve"];
+/// Tools of effects: how git is called, how a container engine is reached, the Python files we carry, the one way a tar is
+/// written, and how what is temporary is made and removed.
+const TOOLS: &[&str] = &["git", "engine", "lib_py", "leftovers", "tar_writer"];
+const EFFECTS: &[&str] = &["facts", "snapshot", "environment", "artifacts", "bytecode", "hooks", "resolve", "image"];
 const WIRING: &[&str] = &["session", "commands", "entry", "lib"];
 
 fn allowed(module: &str) -> Option<BTreeSet<&'static str>> {
@@ -33,6 +33,7 @@ fn allowed(module: &str) -> Option<BTreeSet<&'static str>> {
         "environment" => set(&[PURE, TOOLS, &["environment", "cell"]]),
         "lib_py" => set(&[&["lib_py"]]),
         "leftovers" => set(&[&["leftovers"]]),
+        "tar_writer" => set(&[&["tar_writer"]]),
         m if PURE.contains(&m) => set(&[PURE]),
         // How git is called: below the effects, as `linux` is below the cells.
         "git" => set(&[PURE, &["git", "leftovers"]]),

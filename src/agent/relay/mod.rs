@@ -6,6 +6,9 @@
 //! its options. What is relayed is where the accepted connection arrived, never what somebody wrote into memory: an
 //! address that is rewritten after it was looked at leads to a closed door.
 //!
+//! Where there is no such namespace the doors are at loopback, which is the machine's: the broker connects the step's
+//! socket to the one that was opened for it, and nobody else is let in ([`Relay::welcome`]).
+//!
 //! Nothing here blocks. What a stream holds is bounded by [`WINDOW`] in each direction.
 
 mod datagrams;
@@ -63,6 +66,8 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct Relay {
     poll: OwnedFd,
+    /// Doors and ports are at loopback, whatever they stand for.
+    at_loopback: bool,
     next: u32,
     open: HashMap<u32, Open>,
     doors: HashMap<SocketAddr, u32>,
@@ -103,17 +108,18 @@ impl AsFd for Relay {
 }
 
 impl Relay {
-    /// With nothing open yet.
+    /// With nothing open yet. Every address is the cell's own, or `at_loopback` its doors are.
     ///
     /// # Errors
     /// EMFILE, ENOMEM.
-    pub fn new() -> io::Result<Relay> {
+    pub fn new(at_loopback: bool) -> io::Result<Relay> {
         // Each connection is a descriptor here, and a caller's soft limit is made for programs that call select(2). The
         // step gets limits of its own.
         let limit = rustix::process::getrlimit(Resource::Nofile);
         let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
         Ok(Relay {
             poll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            at_loopback,
             next: 0,
             open: HashMap::new(),
             doors: HashMap::new(),
@@ -152,12 +158,36 @@ impl Relay {
         if self.ports.len() >= PORTS {
             return Err(libc::ENOBUFS);
         }
-        let port = Port::open(target, name).map_err(number_of)?;
+        let port = Port::open(target, self.standing_for(target), name).map_err(number_of)?;
         let number = self.number();
         self.watch(port.as_fd(), number)?;
         self.ports.insert(target, number);
         self.open.insert(number, Open::Port(port));
         Ok(())
+    }
+
+    /// Where somebody stands ready for what goes to `target`.
+    pub fn place_of(&self, target: SocketAddr, datagram: bool) -> Option<SocketAddr> {
+        let numbers = if datagram { &self.ports } else { &self.doors };
+        match self.open.get(numbers.get(&target)?)? {
+            Open::Door(door) => Some(door.at),
+            Open::Port(port) => Some(port.at),
+            _ => None,
+        }
+    }
+
+    /// Lets in who comes to that place from this address of the step's. At loopback nobody else is.
+    pub fn welcome(&mut self, target: SocketAddr, datagram: bool, from: SocketAddr) {
+        let numbers = if datagram { &self.ports } else { &self.doors };
+        match numbers.get(&target).and_then(|number| self.open.get_mut(number)) {
+            Some(Open::Door(door)) => door.guests.welcome(from),
+            Some(Open::Port(port)) => port.guests.welcome(from),
+            _ => {}
+        }
+    }
+
+    fn standing_for(&self, target: SocketAddr) -> SocketAddr {
+        if self.at_loopback { door::at_loopback(target) } else { target }
     }
 
     /// The connects that are answered.
@@ -373,7 +403,7 @@ impl Relay {
         if let Some(number) = self.doors.get(&target) {
             return Ok(*number);
         }
-        let door = Door::open(target, deaf).map_err(number_of)?;
+        let door = Door::open(target, self.standing_for(target), deaf).map_err(number_of)?;
         let number = self.number();
         if !deaf {
             self.watch(door.as_fd(), number)?;
@@ -536,7 +566,7 @@ mod tests {
     #[test]
     fn nobody_is_late_while_everything_stands_still() {
         let (mut channel, _host) = Channel::for_tests();
-        let mut relay = Relay::new().unwrap();
+        let mut relay = Relay::new(false).unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let within = Duration::from_millis(200);
         for paused in [false, true] {

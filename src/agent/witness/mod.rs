@@ -125,7 +125,7 @@ enum Weighed {
     /// It stays in the cell.
     Nothing,
     /// The same thread was refused it before, and it is counted.
-    Again(Verdict),
+    Again,
     /// It leads out of the cell.
     Leads { attempt: Box<Attempt>, at: SocketAddr, datagram: bool, non_blocking: bool },
 }
@@ -231,7 +231,7 @@ impl Witness {
                 Err(_) => self.listener = None,
             }
         }
-        self.with_broker(|broker, witness, listener| broker.turn(witness, listener, channel));
+        self.with_broker(|broker, _, listener| broker.turn(listener));
         if let (Some(stub), true) = (&mut self.stub, self.taken.is_empty()) {
             self.taken.extend(stub.questions(&mut self.streams));
         }
@@ -252,7 +252,9 @@ impl Witness {
         let Some(relay) = &mut self.relay else { return };
         let (answers, spoken) = (relay.answers(), relay.spoken());
         for Answer { ticket, errno, refused } in answers {
-            if let Some(listener) = &self.listener {
+            if self.broker.is_some() {
+                self.with_broker(|broker, witness, listener| broker.dialed(witness, listener, ticket, errno));
+            } else if let Some(listener) = &self.listener {
                 if errno == 0 {
                     // Where it leads is open now, and nothing else is: whatever the address says by then.
                     listener.proceed(ticket);
@@ -327,7 +329,6 @@ impl Witness {
             return self.with_broker(|broker, witness, listener| broker.perform(witness, listener, call, channel));
         }
         let task = Task { thread: call.thread };
-        let name = call_name(call);
         let mut targets = Vec::new();
         let unread = self.read_targets(task, call, &mut targets).err();
         if !self.listener.as_ref().is_some_and(|listener| listener.waits(call.id)) {
@@ -342,7 +343,7 @@ impl Witness {
         let fault = if unread.is_some() { libc::EFAULT } else { 0 };
         let mut errno = 0;
         for target in &targets {
-            match self.judge(task, call, name, target, channel) {
+            match self.judge(task, call, target, None, channel) {
                 Fate::Pass => {}
                 Fate::Refused(number) => errno = number,
                 // A connect has one target.
@@ -405,18 +406,20 @@ impl Witness {
         Ok(())
     }
 
-    /// Says and counts what is worth it, and what is to become of the call.
+    /// Says and counts what is worth it, and what is to become of the call. `kind` is the socket's type, and whether it
+    /// is non-blocking, where that is known.
     fn judge(
         &mut self,
         task: Task,
         call: &Notification,
-        name: &'static str,
         target: &Target,
+        kind: Option<(i32, bool)>,
         channel: &mut Channel,
     ) -> Fate {
-        match self.weigh(task, call, name, target, None, channel) {
+        let name = call_name(call);
+        match self.weigh(task, call, name, target, kind, channel) {
             Weighed::Nothing => Fate::Pass,
-            Weighed::Again(_) => Fate::Refused(libc::ENETUNREACH),
+            Weighed::Again => Fate::Refused(libc::ENETUNREACH),
             Weighed::Leads { attempt, at, datagram, non_blocking } => {
                 if self.relay.is_some() && attempt.verdict == Verdict::Allowed {
                     return self.deliver(task, call, at, (datagram, non_blocking), *attempt, channel);
@@ -427,34 +430,14 @@ impl Witness {
         }
     }
 
-    /// Tells a call that the broker performs or refuses, and what the policy says of it where it leads out.
-    fn verdict_of(
-        &mut self,
-        task: Task,
-        call: &Notification,
-        target: &Target,
-        kind: i32,
-        channel: &mut Channel,
-    ) -> Option<Verdict> {
-        match self.weigh(task, call, call_name(call), target, Some(kind), channel) {
-            Weighed::Nothing => None,
-            Weighed::Again(verdict) => Some(verdict),
-            Weighed::Leads { attempt, at, .. } => {
-                let verdict = attempt.verdict;
-                self.refuse(task, call_name(call), at, *attempt, channel);
-                Some(verdict)
-            }
-        }
-    }
-
-    /// The attempt that a call is, where it leads out of the cell. `kind` is the socket's type where it is known.
+    /// The attempt that a call is, where it leads out of the cell.
     fn weigh(
         &mut self,
         task: Task,
         call: &Notification,
         name: &'static str,
         target: &Target,
-        kind: Option<i32>,
+        kind: Option<(i32, bool)>,
         channel: &mut Channel,
     ) -> Weighed {
         let at = match &target.address {
@@ -475,15 +458,10 @@ impl Witness {
         let names = self.names.get(&at.ip()).cloned().unwrap_or_default();
         let mut verdict = self.verdict(at, &names);
         if matches!(verdict, Verdict::Denied | Verdict::Quiet) && self.again(task, name, at) {
-            return Weighed::Again(verdict);
+            return Weighed::Again;
         }
-        let (kind, non_blocking) = match kind {
-            Some(kind) => (Some(kind), false),
-            None => {
-                let (kind, non_blocking) = task.socket_type(call.arguments[0]).unzip();
-                (kind, non_blocking.unwrap_or(false))
-            }
-        };
+        let (kind, non_blocking) = kind.or_else(|| task.socket_type(call.arguments[0])).unzip();
+        let non_blocking = non_blocking.unwrap_or(false);
         let datagram = kind == Some(libc::SOCK_DGRAM) || (kind.is_none() && name != "connect");
         let mut why = String::new();
         if verdict == Verdict::Allowed

@@ -9,22 +9,27 @@ const LISTEN: u8 = 0x0a;
 /// sockets that are not connected, on this port of this address or of every one. More than the kernel would choose
 /// from: none of the step's own may hide one of somebody else.
 pub fn bound_inodes(text: &str, datagram: bool, at: SocketAddr) -> Vec<u64> {
-    // The kernel takes no address for the loopback one.
-    let wanted = match at.ip().to_canonical() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
     let row = |line: &str| -> Option<u64> {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let (local, remote) = (address(words.get(1)?)?, address(words.get(2)?)?);
         let state = u8::from_str_radix(words.get(3)?, 16).ok()?;
         let takes = if datagram { remote.port() == 0 } else { state == LISTEN };
-        let ip = local.ip().to_canonical();
-        let here = local.port() == at.port() && (ip == wanted || ip.is_unspecified());
+        let here = local.port() == at.port() && takes_for(local.ip(), at.ip());
         if takes && here { words.get(9)?.parse().ok() } else { None }
     };
     text.lines().skip(1).filter_map(row).collect()
+}
+
+/// Whether a socket that is bound to `bound` could take what is sent to `wanted`.
+pub fn takes_for(bound: IpAddr, wanted: IpAddr) -> bool {
+    // The kernel takes no address for the loopback one.
+    let wanted = match wanted.to_canonical() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let bound = bound.to_canonical();
+    bound == wanted || bound.is_unspecified()
 }
 
 /// `0100007F:0035`, or the same with an IPv6 address: groups of four bytes, each in the machine's order as one number.

@@ -186,7 +186,7 @@ mod tests {
 
     fn labels() -> Labels {
         let owner = crate::engine::labels::Owner::this();
-        Labels { run: "r".into(), owner, deadline: 0, repository: "/r".into(), environment: None }
+        Labels { run: "r".into(), owner, deadline: 0, repository: "/r".into() }
     }
 
     fn image() -> Image {

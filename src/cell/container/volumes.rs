@@ -60,7 +60,7 @@ impl Volume {
     }
 
     fn mark(&self) -> String {
-        format!("{}-sealed", self.name)
+        crate::engine::labels::mark(&self.name)
     }
 }
 
@@ -146,7 +146,7 @@ async fn fill(engine: &Engine, loader: &str, labels: &Labels, volume: &Volume) -
     upload(engine, loader, &volume.target, pieces).await?;
     let mark = VolumeCreateRequest {
         name: Some(volume.mark()),
-        labels: Some(shared(labels, &volume.name)),
+        labels: Some(crate::engine::labels::shared(&labels.repository)),
         ..Default::default()
     };
     engine.docker().create_volume(mark).await.map_err(|error| engine.error("sealing a volume", error))?;
@@ -156,11 +156,6 @@ async fn fill(engine: &Engine, loader: &str, labels: &Labels, volume: &Volume) -
 fn append(archive: &mut tar::Builder<impl io::Write>, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut header = goods::header(tar::EntryType::Regular, mode, bytes.len() as u64, 0);
     archive.append_data(&mut header, name, bytes)
-}
-
-/// Labels of what outlives a run: no sweep of dead runs takes it, and `ft gc` does.
-fn shared(labels: &Labels, volume: &str) -> std::collections::HashMap<String, String> {
-    Labels { environment: Some(volume.to_owned()), ..labels.clone() }.to_map()
 }
 
 /// A container that is never started: through it files get into a volume.
@@ -175,7 +170,8 @@ async fn create_loader(
 ) -> Result<String, EngineError> {
     let mut mount = mount(Some(volume), target, false, copy);
     if let Some(options) = &mut mount.volume_options {
-        options.labels = Some(if name.is_some() { shared(labels, volume) } else { labels.to_map() });
+        options.labels =
+            Some(if name.is_some() { crate::engine::labels::shared(&labels.repository) } else { labels.to_map() });
     }
     let body = ContainerCreateBody {
         image: Some(image.id.clone()),

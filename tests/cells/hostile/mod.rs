@@ -18,7 +18,7 @@ mod secrets;
 mod world;
 
 use super::harness::{Fixture, Ran, processes};
-use firsttry::cell::Walls;
+use firsttry::cell::{Here, Walls};
 use firsttry::frame::Manifest;
 use std::fmt::Write as _;
 use std::io::{BufRead, Write as _};
@@ -65,6 +65,8 @@ type Harm = fn(&World, &[Vec<u8>]) -> bool;
 enum Control {
     /// As the caller.
     Plain(&'static str),
+    /// As the caller, where no container's filter is in the way.
+    Machine(&'static str),
     /// With all rights in namespaces of its own: the machine is not to be harmed by a control.
     Rights(&'static str),
     /// The same, and only for the machine's root.
@@ -182,7 +184,7 @@ enum Arm {
 
 /// Runs one case with both arms.
 fn run(case: &Case, setting: &Setting) -> Result<Arm, String> {
-    let world = World::new(case.name, case.attack);
+    let world = World::new(case.name, case.attack, setting.here);
     let marker = world.marker.clone();
     let program = |constants: String, before: &str| {
         vec!["python3".to_owned(), "-ISc".into(), format!("# {marker}\n{constants}{before}{PRELUDE}{}", case.attack)]
@@ -205,7 +207,8 @@ fn run(case: &Case, setting: &Setting) -> Result<Arm, String> {
     }
     let came_back: Vec<Vec<u8>> = ran.artifacts().into_iter().map(|(_, bytes)| bytes).collect();
     let lines = if setting.here && !case.here.is_empty() { case.here } else { case.walls };
-    compare(&ran.output, case.name, lines).map_err(|e| format!("behind the walls: {e}\n{}", ran.error))?;
+    compare(&ran.output, case.name, lines)
+        .map_err(|e| format!("behind the walls: {e}\n{}\n{:?}", ran.error, ran.ended()))?;
     (case.check)(&ran)?;
     if case.harm.is_some_and(|harm| harm(&world, &came_back)) {
         return Err("behind the walls: the world outside has taken harm".into());
@@ -222,9 +225,10 @@ fn run(case: &Case, setting: &Setting) -> Result<Arm, String> {
     drop(fixture);
     let (before, expected) = match case.control {
         Control::Plain(lines) => ("", lines),
+        Control::Machine(lines) if !setting.contained => ("", lines),
         Control::Rights(lines) if !setting.contained => (RIGHTS, lines),
         Control::Root(lines) if !setting.contained && setting.root => (RIGHTS, lines),
-        Control::Rights(_) | Control::Root(_) => return Ok(Arm::Elsewhere),
+        Control::Machine(_) | Control::Rights(_) | Control::Root(_) => return Ok(Arm::Elsewhere),
         Control::Stays => return stays(&program(world.constants(false), ""), &marker, &world),
     };
     let argv = program(world.constants(false), before);
@@ -330,8 +334,27 @@ impl Setting {
         Setting { label, here: false, root, contained: false }
     }
 
+    /// Where no namespaces can be made in this process's own place, it is a container.
+    fn here() -> Setting {
+        let root = rustix::process::geteuid().is_root();
+        let made = Command::new("unshare").args(["--user", "true"]).stderr(Stdio::null()).status();
+        let contained = !made.is_ok_and(|status| status.success());
+        let whom = if root { "root" } else { "an ordinary user" };
+        let label = format!("here as {whom}{}", if contained { " in a container" } else { "" });
+        Setting { label, here: true, root, contained }
+    }
+
     fn run(&self, fixture: &Fixture) -> Ran {
+        if self.here {
+            let _ = std::fs::set_permissions(fixture.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755));
+            return fixture.run_in(&Here::default());
+        }
         fixture.run()
+    }
+
+    /// Steps that share loopback and `/tmp` run one at a time.
+    fn at_once(&self) -> usize {
+        if self.here { 1 } else { 4 }
     }
 }
 
@@ -360,7 +383,7 @@ fn everything(setting: &Setting) {
     let queue = Mutex::new(cases.iter().filter(|(_, case)| case.name.contains(&only)).rev().collect::<Vec<_>>());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..setting.at_once() {
             scope.spawn(|| {
                 loop {
                     let Some((area, case)) = queue.lock().unwrap().pop() else { break };
@@ -394,6 +417,29 @@ fn everything(setting: &Setting) {
 #[test]
 fn no_attack_gets_through_namespaces() {
     everything(&Setting::namespaces());
+}
+
+#[test]
+fn no_attack_gets_through_without_namespaces() {
+    everything(&Setting::here());
+}
+
+/// The engine's own defaults, and the least that engines are commonly asked to give.
+#[test]
+fn no_attack_gets_through_inside_a_container() {
+    use super::container::{CELLS, Container};
+    let test = "hostile::no_attack_gets_through_without_namespaces";
+    let place = format!("{}=/place", super::user::PLACE);
+    for container in [Container::new(), Container::ordinary()] {
+        // A place outside of the shared ones that this user may write to. And in memory, because some of the file
+        // systems that engines use have no pipes and no deep paths (fuse-overlayfs).
+        let memory = ["/place:mode=1777,exec", "/tmp:mode=1777,exec"];
+        let container = container.with(&["--tmpfs", memory[0], "--tmpfs", memory[1], "--env", &place]);
+        let text = container.lasting(Duration::from_secs(3000)).passed(&[CELLS, "--exact", test, "--nocapture"]);
+        let lines: Vec<&str> = text.lines().filter_map(summary).collect();
+        assert!(lines.len() == 1 && lines[0].contains("in a container"), "{text}");
+        say(lines[0]);
+    }
 }
 
 #[test]

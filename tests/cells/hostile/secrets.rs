@@ -48,9 +48,12 @@ attempt('sudoers', lambda: read('/etc/sudoers'))
 attempt('machine-id', lambda: read('/etc/machine-id'))
 attempt('keys', lambda: os.listdir('/etc/ssh'))
 print('names', sorted(p.pw_name for p in pwd.getpwall()) == ['ft', 'nobody', 'root'])
-print('homes', [p for p in ['/root', '/home'] if os.path.exists(p) and os.listdir(p)] == [])",
+def filled(place):
+    try: return os.listdir(place) != []
+    except OSError: return False
+print('homes', not any(map(filled, ['/root', '/home'])))",
         walls: "shadow ENOENT|EACCES\nsudoers ENOENT|EACCES\nmachine-id ENOENT|EACCES\nkeys ENOENT|EACCES\nnames True\nhomes True",
-        here: "shadow ENOENT|EACCES\nsudoers ENOENT|EACCES\nmachine-id ENOENT|EACCES\nkeys ENOENT|EACCES\nnames *\nhomes *",
+        here: "shadow ENOENT|EACCES\nsudoers ENOENT|EACCES\nmachine-id ENOENT|EACCES\nkeys ENOENT|EACCES\nnames *\nhomes True",
         control: Control::Root("shadow ok\nsudoers *\nmachine-id *\nkeys *\nnames False\nhomes False"),
         ..CASE
     },
@@ -62,8 +65,9 @@ print('seen', any(CANARY in read(f'/proc/{pid}/cmdline').decode(errors='replace'
 print('many', sum(map(str.isdigit, os.listdir('/proc'))) > 4)
 print('load', os.getloadavg() is None)",
         walls: "victim ENOENT\nseen False\nmany False\nload False",
+        // Processes can be seen by name; what is in them can't be had.
         here: "victim *\nseen *\nmany *\nload False",
-        control: Control::Plain("victim ok\nseen True\nmany True\nload False"),
+        control: Control::Machine("victim ok\nseen True\nmany True\nload False"),
         ..CASE
     },
     Case {
@@ -89,7 +93,9 @@ attempt('posix-shm', lambda: os.open(f'/dev/shm/ft-{IPC}', os.O_RDWR))
 call('posix-queue', NR['mq_open'], b'ft-%d' % IPC, 2, 0, 0)
 print('listed', str(IPC) in open('/proc/sysvipc/shm').read())",
         walls: "shm ENOENT\nqueue ENOENT\nsemaphore ENOENT\nposix-shm ENOENT\nposix-queue ENOENT\nlisted False",
-        here: "shm ENOENT|EPERM|EACCES\nqueue ENOENT|EPERM|EACCES\nsemaphore ENOENT|EPERM|EACCES\nposix-shm ENOENT|EACCES\nposix-queue ENOENT|EPERM|EACCES\nlisted *",
+        // Not the machine's own namespace, and no calls for it. What everybody may open in the machine's `/dev/shm` the
+        // step may open too.
+        here: "shm ENOSYS\nqueue ENOSYS\nsemaphore ENOSYS\nposix-shm ok\nposix-queue ENOSYS\nlisted *",
         control: Control::Plain("shm ok\nqueue ok\nsemaphore ok\nposix-shm ok\nposix-queue ok\nlisted True"),
         ..CASE
     },

@@ -73,10 +73,12 @@ fn own_address() -> IpAddr {
 }
 
 impl World {
-    /// What this attack names of it.
-    pub fn new(name: &'static str, attack: &str) -> World {
+    /// What this attack names of it. `apart` from the shared places, where a cell without namespaces lets its step write.
+    pub fn new(name: &'static str, attack: &str, apart: bool) -> World {
         let number = number();
-        let dir = tempfile::Builder::new().prefix("ft-outside-").tempdir().unwrap();
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix("ft-outside-");
+        let dir = if apart { crate::here::outside_of_tmp(builder) } else { builder.tempdir().unwrap() };
         let at = |path: &str| dir.path().join(path);
         let open = |path: &Path, mode| fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
         open(dir.path(), 0o755);

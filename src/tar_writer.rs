@@ -1,13 +1,13 @@
 //! One tar, written the same way every time.
 //!
-//! GNU format: names of any bytes and any length. Knows nothing of git or of the disk.
+//! GNU format: names of any bytes and any length; everything is root's. Knows nothing of git, of images or of the disk.
 
 use sha2::{Digest, Sha256};
 use std::io::{BufWriter, Read, Write};
 use tar::{Builder, EntryType, Header};
 
 /// 1980-01-01: the earliest time that a zip file (a wheel) can hold.
-const EARLIEST: u64 = 315_532_800;
+pub const EARLIEST: u64 = 315_532_800;
 /// The times lie in the 38 years from then, all of them in the past.
 const SPAN: u64 = 1_200_000_000;
 
@@ -16,6 +16,10 @@ const SPAN: u64 = 1_200_000_000;
 pub const FIXED_TIME: u64 = EARLIEST + SPAN;
 
 /// The time of a file with this sha256, in seconds: another content, another time.
+///
+/// # Panics
+/// Never: 32 bytes are more than 8.
+#[must_use]
 pub fn time_of(sha256: &[u8; 32]) -> u64 {
     let (head, _) = sha256.split_first_chunk::<8>().expect("32 bytes are more than 8");
     EARLIEST + u64::from_be_bytes(*head) % SPAN
@@ -52,15 +56,21 @@ pub struct Written<W> {
     pub into: W,
     /// How long it is.
     pub bytes: u64,
+    /// The digest of all of it.
+    pub sha256: [u8; 32],
 }
 
 impl<W: Write> TarWriter<W> {
+    /// A tar that goes there.
     pub fn new(into: W) -> Self {
         let into = Hashing { into: BufWriter::with_capacity(1 << 18, into), hash: Sha256::new(), bytes: 0 };
         TarWriter { builder: Builder::new(into), entries: 0 }
     }
 
     /// A file whose `size` bytes come from `content`.
+    ///
+    /// # Errors
+    /// Where the tar can't be written, or the content can't be read.
     pub fn file(
         &mut self,
         path: &[u8],
@@ -74,6 +84,9 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// A symbolic link; its target's bytes are kept as they are.
+    ///
+    /// # Errors
+    /// Where the tar can't be written.
     pub fn link(&mut self, path: &[u8], target: &[u8], time: u64) -> std::io::Result<()> {
         if target.len() > 100 {
             self.long(EntryType::GNULongLink, target)?;
@@ -84,10 +97,21 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// A directory; only those that would not be there otherwise need one.
+    ///
+    /// # Errors
+    /// Where the tar can't be written.
     pub fn directory(&mut self, path: &[u8]) -> std::io::Result<()> {
+        self.directory_with(path, 0o755, FIXED_TIME)
+    }
+
+    /// A directory of another mode (`/tmp` is 01777) and time.
+    ///
+    /// # Errors
+    /// Where the tar can't be written.
+    pub fn directory_with(&mut self, path: &[u8], mode: u32, time: u64) -> std::io::Result<()> {
         let mut path = path.to_vec();
         path.push(b'/');
-        self.entry(&path, EntryType::Directory, 0o755, FIXED_TIME, 0, std::io::empty())
+        self.entry(&path, EntryType::Directory, mode, time, 0, std::io::empty())
     }
 
     fn entry(
@@ -121,18 +145,26 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// Files and links so far.
+    #[must_use]
     pub fn entries(&self) -> u64 {
         self.entries
     }
 
     /// The sha256 of everything so far.
+    #[must_use]
     pub fn digest_so_far(&self) -> [u8; 32] {
         self.builder.get_ref().hash.clone().finalize().into()
     }
 
+    /// Writes the end mark and everything that is still held back.
+    ///
+    /// # Errors
+    /// Where the tar can't be written.
     pub fn finish(self) -> std::io::Result<Written<W>> {
         let done = self.builder.into_inner()?;
-        Ok(Written { into: done.into.into_inner().map_err(std::io::IntoInnerError::into_error)?, bytes: done.bytes })
+        let sha256 = done.hash.finalize().into();
+        let into = done.into.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        Ok(Written { into, bytes: done.bytes, sha256 })
     }
 }
 
