@@ -129,7 +129,8 @@ impl Unpacker {
         }
         if kind.is_file() {
             self.parent(&path)?;
-            let mode = if self.owned { mode } else { 0o444 | mode & 0o111 | ((mode & 0o100).min(1) * 0o111) };
+            let read = if mode & 0o100 == 0 { 0o444 } else { 0o555 };
+            let mode = if self.owned { mode } else { read };
             let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&at)?;
             io::copy(entry, &mut file)?;
             file.set_permissions(fs::Permissions::from_mode(mode))?;

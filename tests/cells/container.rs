@@ -359,7 +359,12 @@ fn libraries(programs: &[PathBuf]) -> BTreeSet<PathBuf> {
         let path = line.split_once(" => ").map_or(line, |(_, path)| path).split(" (").next()?;
         path.starts_with('/').then(|| PathBuf::from(path)).filter(|path| path.exists() && !line.ends_with(':'))
     });
-    let found: BTreeSet<PathBuf> = found.collect();
+    let mut found: BTreeSet<PathBuf> = found.collect();
+    // Wheels are built against the C library of before 2.34, when these were libraries of their own.
+    let old = ["libpthread.so.0", "librt.so.1", "libdl.so.2", "libutil.so.1"];
+    let beside =
+        found.iter().find(|path| path.ends_with("libc.so.6")).and_then(|path| path.parent()).map(Path::to_owned);
+    found.extend(beside.iter().flat_map(|directory| old.map(|name| directory.join(name))).filter(|path| path.exists()));
     assert!(found.iter().any(|p| p.to_string_lossy().contains("libc.so")), "ldd finds no C library:\n{text}");
     found
 }

@@ -3,9 +3,11 @@
 
 #[allow(dead_code, reason = "shared with another test program, which uses the rest")]
 #[path = "../cells/container.rs"]
+#[allow(dead_code, reason = "the image alone is needed here")]
 mod container;
 #[allow(dead_code, reason = "shared with another test program, which uses the rest")]
 #[path = "../cli/harness.rs"]
+#[allow(dead_code, reason = "made for more tests than these")]
 mod harness;
 
 use harness::{Project, Report, eventually};

@@ -23,7 +23,7 @@ const ROOM: usize = 256 * 1024;
 pub(super) async fn start(engine: &Engine, asked: &Asked<'_>) -> Result<(Live, Made), CellError> {
     let created = engine.docker().create_container(None::<CreateContainerOptions>, asked.body()).await;
     let created = created.map_err(|error| engine.error("creating a container", error))?;
-    let made = Made { engine: engine.clone(), id: created.id, started: false };
+    let mut made = Made { engine: engine.clone(), id: created.id, started: false };
     let refused = |what: String| CellError::Unsupported { kind: "container", what };
     if let Some(warning) = created.warnings.iter().find(|warning| !warning.trim().is_empty()) {
         // "Limitation discarded": the engine says that it does not do what it was asked.
@@ -44,10 +44,11 @@ pub(super) async fn start(engine: &Engine, asked: &Asked<'_>) -> Result<(Live, M
     tokio::spawn(drain(attached.output, to_reader, to_errors));
     let started = engine.docker().start_container(&made.id, None::<StartContainerOptions>).await;
     started.map_err(|error| engine.error("starting a container", error))?;
+    made.started = true;
     let ended = Made { engine: engine.clone(), id: made.id.clone(), started: true };
     let (engine, id) = (made.engine.clone(), made.id.clone());
     let waiting = tokio::spawn(async move { gone(&engine, &id).await });
-    let handle = Box::new(Running { made: made.running(), waiting: Some(waiting), ended: None });
+    let handle = Box::new(Running { made, waiting: Some(waiting), ended: None });
     Ok((Live { to: Box::new(attached.input), from: Box::new(from), errors: Some(Box::new(errors)), handle }, ended))
 }
 
@@ -88,11 +89,6 @@ pub(super) struct Made {
 }
 
 impl Made {
-    fn running(mut self) -> Made {
-        self.started = true;
-        self
-    }
-
     /// Waits a moment for it to be gone.
     pub(super) async fn look_at_its_end(&self) {
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), gone(&self.engine, &self.id)).await;
