@@ -92,7 +92,7 @@ call('pages', NR['move_pages'], target, 0, 0, 0, 0, 0)",
         name: "more-than-its-share-of-the-machine",
         attack: "
 attempt('real-time', lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)))
-attempt('priority', lambda: os.setpriority(os.PRIO_PROCESS, 0, -10))
+attempt('priority', lambda: os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) - 1))
 attempt('files', lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 20, 1 << 20)))
 attempt('core', lambda: resource.setrlimit(resource.RLIMIT_CORE, (1, 1)))
 attempt('oom', lambda: write('/proc/self/oom_score_adj', b'-1000'))

@@ -69,10 +69,12 @@ for n in range(120):
     os.waitpid(pid, 0)
     if n % 20 == 0: time.sleep(.02)
 time.sleep(.1)
-def state(pid):
-    try: return open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split()[0]
-    except OSError: return ''
-print('zombies', sum(state(pid) == 'Z' for pid in filter(str.isdigit, os.listdir('/proc'))) > 20)",
+def orphaned(pid):
+    # Its parent is the first process: whoever started this one, or this one itself.
+    try: state, parent = open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split()[:2]
+    except OSError: return False
+    return state == 'Z' and int(parent) in (os.getppid(), os.getpid())
+print('zombies', sum(map(orphaned, filter(str.isdigit, os.listdir('/proc')))) > 20)",
         walls: "zombies False",
         // As the first process itself, which takes nobody.
         control: Control::Rights("zombies True"),
