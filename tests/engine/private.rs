@@ -131,7 +131,8 @@ fn spawn(dir: &Path, more: &[String]) -> Child {
     Command::new("dockerd")
         .args(["--config-file", &at("daemon.json"), "--data-root", &at("data"), "--exec-root", &at("exec")])
         .args(["--pidfile", &at("pid"), "--host", &format!("unix://{}", at("engine.sock"))])
-        .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
+        // Without a bridge of its own: with `none` it would remove the one of this machine's engine.
+        .args(["--bridge=docker0", "--iptables=false", "--ip6tables=false"])
         .args(more)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())

@@ -179,9 +179,9 @@ mod tests {
             "asked": [1, 41], "os": "linux", "arch": "amd64", "id": "", "storage": "overlay2", "containerd_store": false,
             "cgroup_version": "2", "cgroup_driver": "systemd", "rootless": false, "userns": false, "seccomp": null,
             "apparmor": false, "selinux": false, "memory_limit": true, "swap_limit": true, "cpu_quota": true,
-            "pids_limit": true, "cpus": 2, "memory_bytes": 8_u64 << 30,
+            "pids_limit": true, "cpus": 2, "memory_bytes": 8_u64 << 30, "ahead_secs": 0,
         });
-        serde_json::from_value(said).unwrap()
+        serde_json::from_value(said).unwrap_or_else(|e| panic!("{e}"))
     }
 
     fn labels() -> Labels {
