@@ -279,7 +279,7 @@ pub struct RawContainer {
     /// `linux/amd64`.
     #[schemars(extend("x-since-version" = 2))]
     pub platform: Option<String>,
-    /// What the image gives to Python, measured: what `ft ci` compares inside of a job that runs in it.
+    /// What the image gives to Python, measured: so that a job of CI that runs in it can be compared with it.
     #[schemars(extend("x-since-version" = 2))]
     pub contents: Option<Contents>,
     /// The images of the other Pythons of `matrix.python`, by Python.

@@ -17,7 +17,7 @@ pub(super) fn findings(lock: &Lock, facts: &Facts, request: &Request) -> Vec<Fin
     findings.extend(changed_only(lock, request));
     findings.extend(container(lock, facts, request));
     findings.extend(cell(lock, facts, request));
-    findings.extend(limits(lock, facts));
+    findings.extend(limits(lock, facts, request));
     findings.extend(python(lock, facts));
     findings.extend(closure(lock, facts, request));
     findings.extend(tools(lock, facts));
@@ -103,7 +103,9 @@ fn cell(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
     )
 }
 
-fn limits(lock: &Lock, facts: &Facts) -> Option<Finding> {
+fn limits(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
+    // No engine bounds what a step writes below /ft/work.
+    let contained = super::wants_container(lock, request);
     let asked = [
         ("memory", lock.limits.mem_mb.is_some()),
         ("pids", lock.limits.pids.is_some()),
@@ -111,7 +113,10 @@ fn limits(lock: &Lock, facts: &Facts) -> Option<Finding> {
     ];
     let missing: Vec<_> = asked
         .iter()
-        .filter(|(name, asked)| *asked && facts.machine.limits_missing.iter().any(|m| m == name))
+        .filter(|(name, asked)| {
+            let missing = facts.machine.limits_missing.iter().any(|m| m == name);
+            *asked && if contained { *name == "disk" } else { missing }
+        })
         .map(|(name, _)| *name)
         .collect();
     (lock.limits.required && !missing.is_empty()).then(|| {
@@ -119,7 +124,8 @@ fn limits(lock: &Lock, facts: &Facts) -> Option<Finding> {
             ParityCode::POLICY_UNENFORCEABLE,
             GATE,
             format!(
-                "`resource_limits.required` is set, and this machine can't hold a cell to its limit of {}",
+                "`resource_limits.required` is set, and {} can't hold a cell to its limit of {}",
+                if contained { "container mode" } else { "this machine" },
                 missing.join(", ")
             ),
         )

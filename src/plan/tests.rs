@@ -339,3 +339,17 @@ fn the_affinity_of_the_lock_bounds_how_many_steps_run_at_once() {
     let one = Request { jobs: Some(1), ..request(Command::Run) };
     assert_eq!(plan(&lock, &facts(), &one).0.parallel, 1);
 }
+
+#[test]
+fn a_limit_of_disk_that_is_required_is_refused_where_no_engine_holds_it() {
+    let lock = lock(|lock| {
+        lock["container"] = serde_json::json!({ "image": format!("sha256:{}", "0".repeat(64)) });
+        lock["resource_limits"] = serde_json::json!({ "disk_mb": 10, "mem_mb": 100, "required": true });
+    });
+    let found = |container| {
+        let (_, findings) = plan(&lock, &facts(), &Request { container, ..request(Command::Run) });
+        findings.iter().map(|finding| finding.code).collect::<Vec<_>>()
+    };
+    assert_eq!(found(true), [ParityCode::POLICY_UNENFORCEABLE]);
+    assert_eq!(found(false), []);
+}

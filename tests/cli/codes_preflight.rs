@@ -206,14 +206,14 @@ fn an_untracked_file_is_parity_042_a_warning_by_hand_and_an_error_in_ci() {
 }
 
 #[test]
-fn a_container_that_venv_mode_can_not_give_is_parity_052() {
+fn a_container_that_is_asked_for_is_never_replaced_by_venv_mode() {
     let project = Project::with_tools(&["ruff"]);
-    let image = format!("python@sha256:{}", "a".repeat(64));
+    let image = format!("sha256:{}", "a".repeat(64));
     project.lock(|lock| lock["container"] = json!({"image": image, "force_container": true}));
-    stopped(&project, 105, "PARITY-052", "container mode");
+    stopped(&project, 105, "PARITY-051", "has no image");
     project.lock(|lock| lock["container"]["force_container"] = json!(false));
     project.lock(|lock| lock["cell"] = json!({"minimum": "container"}));
-    stopped(&project, 105, "PARITY-052", "container mode");
+    stopped(&project, 105, "PARITY-051", "has no image");
     project.lock(|lock| lock["cell"] = json!({"minimum": "namespaces"}));
     project.ft(&["run"]).leaves(0);
 }
