@@ -189,8 +189,11 @@ pub fn diagnose(examined: Examined) -> Diagnosis {
     let (limits, walls): (Vec<Check>, Vec<Check>) =
         checks.into_iter().partition(|check| LIMITS.contains(&check.name.as_str()));
     let cells = cells(&namespaces, &engines, &here);
-    let strongest = cells.iter().find(|cell| cell.holds).and_then(|cell| kind(&cell.name));
-    let lock = lock.map(|lock| judge_lock(lock, strongest, &limits, inside));
+    // A container is never taken in place of the walls of venv mode: only where the lock asks for it.
+    let mut kinds = cells.iter().filter(|cell| cell.holds).filter_map(|cell| kind(&cell.name));
+    let engine = kinds.clone().any(|kind| kind == CellKind::Container);
+    let strongest = kinds.find(|kind| *kind != CellKind::Container);
+    let lock = lock.map(|lock| judge_lock(lock, (strongest, engine), &limits, inside));
     let git = match git {
         Ok(version) => held("git", "", &version),
         Err(why) => failed("git", &why, "install git"),
@@ -312,7 +315,12 @@ fn limits_fix(system: &System) -> &'static str {
     }
 }
 
-fn judge_lock(lock: LockExamined, strongest: Option<CellKind>, limits: &[Check], inside: &[Observed]) -> LockDiagnosis {
+fn judge_lock(
+    lock: LockExamined,
+    (strongest, engine): (Option<CellKind>, bool),
+    limits: &[Check],
+    inside: &[Observed],
+) -> LockDiagnosis {
     let asked = lock.limits.into_iter().map(|(name, value, unit)| {
         let asked = format!("{value} {unit}").trim_end().to_owned();
         // What a cell says of itself counts more than what was tried outside of one.
@@ -330,14 +338,23 @@ fn judge_lock(lock: LockExamined, strongest: Option<CellKind>, limits: &[Check],
             (None, None) => failed(&name, &asked, ""),
         }
     });
+    let contained = lock.minimum == Some(CellKind::Container);
+    let mut findings = lock.findings;
+    if contained && !engine && findings.is_empty() {
+        let what = "the lock asks for a container, and no engine answers";
+        findings.push(Finding::new(ParityCode::NO_ENGINE, "preflight", what));
+    }
     LockDiagnosis {
         limits: asked.collect(),
         path: lock.path,
-        cell: strongest.filter(|kind| lock.minimum.is_some_and(|minimum| *kind >= minimum)),
+        cell: match contained {
+            true => engine.then_some(CellKind::Container),
+            false => strongest.filter(|kind| lock.minimum.is_some_and(|minimum| *kind >= minimum)),
+        },
         minimum: lock.minimum,
         limits_required: lock.limits_required,
         network: lock.network,
-        findings: lock.findings,
+        findings,
     }
 }
 

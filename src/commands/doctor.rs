@@ -10,7 +10,7 @@ use crate::engine::Where;
 use crate::environment::interpreter::{self, Memory, SearchPath};
 use crate::facts::{engines, git, machine};
 use crate::finding::Finding;
-use crate::lock::{LOCK_PATH, Lock};
+use crate::lock::{CellKind, LOCK_PATH, Lock};
 use crate::plan;
 use crate::repo::{Repo, Source};
 use crate::report;
@@ -94,7 +94,7 @@ fn examine_lock(context: &Context, repo: &Repo) -> Option<LockExamined> {
     let (_, findings) = plan::plan(&lock, &survey.facts, &request);
     Some(LockExamined {
         path,
-        minimum: Some(lock.cell_minimum),
+        minimum: Some(if lock.container.force { CellKind::Container } else { lock.cell_minimum }),
         limits: limits(&lock),
         limits_required: lock.limits.required,
         network: network(&lock, request.no_network),

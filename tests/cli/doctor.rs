@@ -71,10 +71,14 @@ fn a_lock_in_reach_is_judged_as_a_run_would_be() {
 
     project.lock(|lock| lock["cell"] = json!({"minimum": "container"}));
     project.lock(|lock| lock["container"] = json!({"image": format!("demo@sha256:{}", "0".repeat(64))}));
-    let found = diagnosis(&project, 105);
-    assert_eq!(found["lock"]["findings"][0]["code"], "PARITY-052");
+    assert_eq!(diagnosis(&project, 0)["lock"]["cell"], "container");
+    let nowhere = [("DOCKER_HOST", "unix:///nowhere/engine.sock")];
+    let said = project.ft_with(&nowhere, &["doctor", "--json"]);
+    said.leaves(105);
+    let found: Value = serde_json::from_str(&said.face().1).unwrap();
+    assert_eq!(found["lock"]["findings"][0]["code"], "PARITY-050");
     assert_eq!((&found["ok"], &found["lock"]["cell"]), (&json!(false), &Value::Null));
-    let said = project.ft(&["doctor"]);
+    let said = project.ft_with(&nowhere, &["doctor"]);
     said.leaves(105);
     assert!(said.face().1.contains("runs of this lock can't work here (exit 105)"), "{}", said.face().1);
 }
