@@ -1,11 +1,9 @@
 //! Container mode with a real engine: whole runs of `ft` on small real repositories, in an image made of this machine's
 //! own files, held against venv mode on the same repository.
 
-#[allow(dead_code, reason = "shared with another test program, which uses the rest")]
 #[path = "../cells/container.rs"]
 #[allow(dead_code, reason = "the image alone is needed here")]
 mod container;
-#[allow(dead_code, reason = "shared with another test program, which uses the rest")]
 #[path = "../cli/harness.rs"]
 #[allow(dead_code, reason = "made for more tests than these")]
 mod harness;
