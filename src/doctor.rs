@@ -235,15 +235,12 @@ fn failed(name: &str, detail: &str, fix: &str) -> Check {
 
 /// What a run can be put into: one row for each kind. A kind is added here when it is added to the product.
 fn cells(namespaces: &Raised, engines: &[Engine], here: &Raised) -> Vec<Check> {
-    // Whoever names an engine gets that one or none.
-    let named =
-        engines.first().is_some_and(|first| ["DOCKER_", "context"].iter().any(|word| first.from.contains(word)));
     vec![
         match namespaces {
             Ok(_) => held("namespaces", "namespaces", "a cell was raised, and its walls were seen from inside"),
             Err((why, fix)) => failed("namespaces", why, fix),
         },
-        match engines.iter().take(if named { 1 } else { engines.len() }).find(|engine| engine.answers) {
+        match engines.first().filter(|engine| engine.answers) {
             Some(engine) => {
                 held("container", "container engine", &format!("{}, for locks that pin an image", engine.detail))
             }

@@ -12,10 +12,10 @@ use crate::environment::contained::{self, Place};
 use crate::environment::interpreter::Interpreter;
 use crate::environment::lib_dir;
 use crate::finding::Finding;
-use crate::image::identity::{self, Seen};
+use crate::image::identity;
 use crate::image::store::{self, ImageError, Progress};
-use crate::lock::Lock;
 use crate::lock::image::{ImageName, Reference};
+use crate::lock::{Image, Lock};
 use crate::plan;
 use crate::plan::inputs::ContainerFacts;
 use crate::repo::Repo;
@@ -49,6 +49,16 @@ impl From<EngineError> for NoContainer {
     }
 }
 
+impl From<ImageError> for NoContainer {
+    fn from(error: ImageError) -> NoContainer {
+        match error {
+            ImageError::Finding(finding) => NoContainer::Refused(*finding),
+            ImageError::Engine(error) => error.into(),
+            error => NoContainer::Broken(error.to_string(), error.hint()),
+        }
+    }
+}
+
 /// What the plan is told.
 pub(super) fn facts(opened: &Result<Contained, Finding>) -> ContainerFacts {
     ContainerFacts { refused: opened.as_ref().err().cloned() }
@@ -69,16 +79,14 @@ pub(super) async fn open(
         let hint = "`ft lock --image NAME` pins an image that an engine has";
         return Err(NoContainer::Refused(Finding::new(ParityCode::IMAGE_NOT_PINNED, "preflight", what).hint(hint)));
     };
-    let name = identity::pinned(&image).map_err(NoContainer::Refused)?;
     let places = Where::from_variables(|name| context.vars.text(name));
     let engine = Engine::connect(&places).await?;
     let lib = lib_dir::ready(&repo.state_dir().join("lib")).map_err(|error| broken(&error))?;
-    let seen = match look(&engine, &names(&name, image.config_digest.as_deref())).await? {
-        Some(seen) => seen,
-        None => pull(context, &engine, &name).await?,
+    // Compared with the lock before anything is made of it.
+    let id = match store::find(&engine, &image).await? {
+        Some((id, _)) => id,
+        None => pull(context, &engine, &image).await?,
     };
-    // Before anything is made of it.
-    identity::check(&image, &seen, &image.image).map_err(NoContainer::Refused)?;
     let owner = Owner::this();
     let labels = Labels {
         run: runs::new_id(jiff::Timestamp::now()),
@@ -88,7 +96,7 @@ pub(super) async fn open(
     };
     // What dead runs left goes while the image is looked at; what can't be removed is tried again by the next one.
     let sweeper = engine.clone();
-    let id = [seen.id.to_string()];
+    let id = [id];
     let (opened, _) = tokio::join!(Container::open(engine, &id, &lib, labels), sweeper.sweep(&owner));
     let cell = match opened {
         Ok(cell) => cell,
@@ -145,23 +153,14 @@ pub(super) fn now(
     }
 }
 
-/// The image, by the first of its names that the engine knows.
-async fn look(engine: &Engine, names: &[String]) -> Result<Option<Seen>, NoContainer> {
-    for name in names {
-        if let Some(seen) = store::inspect(engine, name).await.map_err(broken)? {
-            return Ok(Some(seen));
-        }
-    }
-    Ok(None)
-}
-
 /// Gets an image that the engine does not have from its registry, by its digest.
-async fn pull(context: &Context, engine: &Engine, name: &ImageName) -> Result<Seen, NoContainer> {
+async fn pull(context: &Context, engine: &Engine, image: &Image) -> Result<String, NoContainer> {
+    let name = identity::pinned(image).map_err(NoContainer::Refused)?;
     let refused = |what: String, hint: &str| {
         NoContainer::Refused(Finding::new(ParityCode::IMAGE_IDENTITY, "preflight", what).hint(hint))
     };
     let missing = format!("{} has no image {name}", engine.facts().name());
-    let reference = match name {
+    let reference = match &name {
         ImageName::Id(_) => {
             return Err(refused(missing, "it is in no registry: `ft image load FILE` loads an archive of it"));
         }
@@ -176,25 +175,7 @@ async fn pull(context: &Context, engine: &Engine, name: &ImageName) -> Result<Se
         let status = format!("{} {} MB", progress.status, progress.done / 1_000_000);
         lines.show(progress.what, &status, progress.done, progress.total);
     };
-    store::pull(engine, &reference, &mut report).await.map_err(broken)
-}
-
-fn broken(error: ImageError) -> NoContainer {
-    NoContainer::Broken(error.to_string(), error.hint())
-}
-
-/// What an engine may know the image by: where it was pulled from, and the digest of its configuration, which is its id
-/// where it was loaded.
-fn names(name: &ImageName, config_digest: Option<&str>) -> Vec<String> {
-    let own = match name {
-        ImageName::Named(reference) => {
-            reference.digest.map(|digest| format!("{}@{digest}", reference.name())).into_iter().collect()
-        }
-        ImageName::Id(id) => vec![id.to_string()],
-    };
-    let digest = match name {
-        ImageName::Named(reference) => reference.digest.map(|digest| digest.to_string()),
-        ImageName::Id(_) => None,
-    };
-    own.into_iter().chain(config_digest.map(str::to_owned)).chain(digest).collect()
+    let seen = store::pull(engine, &reference, &mut report).await?;
+    identity::check(image, &seen, &image.image).map_err(NoContainer::Refused)?;
+    Ok(seen.id.to_string())
 }

@@ -12,25 +12,30 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long another machine's may take: a login stands before it.
 const FAR_PATIENCE: Duration = Duration::from_secs(12);
 
-/// Asks every engine that could be meant what it is. The first one is the one that would be used.
+/// Asks every engine that could be meant what it is. The first one is the one that would be used: the one that somebody
+/// named, whether or not it answers; else the first that does.
 #[must_use]
 pub fn find(places: &Where) -> Vec<doctor::Engine> {
-    let (mut broken, mut endpoints) = (Vec::new(), Vec::new());
+    let (mut found, mut endpoints) = (Vec::new(), Vec::new());
     match named(places, &Disk) {
         Ok(chosen) => endpoints.extend(chosen),
-        Err(error) => broken.extend(silences(&error)),
+        Err(error) => found.extend(silences(&error)),
     }
+    let is_named = !(found.is_empty() && endpoints.is_empty());
     for endpoint in unnamed(places, &Disk) {
         if endpoints.iter().all(|other: &Endpoint| other.address != endpoint.address) {
             endpoints.push(endpoint);
         }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    broken.extend(match runtime {
+    found.extend(match runtime {
         Ok(runtime) => runtime.block_on(join_all(endpoints.into_iter().map(ask))),
         Err(error) => endpoints.iter().map(|endpoint| silent(endpoint, &error.to_string(), "")).collect(),
     });
-    broken
+    if !is_named {
+        found.sort_by_key(|engine| !engine.answers);
+    }
+    found
 }
 
 async fn ask(endpoint: Endpoint) -> doctor::Engine {

@@ -8,9 +8,7 @@ use crate::cell::CellError;
 use crate::engine::labels::Labels;
 use crate::engine::{Engine, EngineError};
 use bollard::models::{ContainerCreateBody, HostConfig, VolumeCreateRequest};
-use bollard::query_parameters::{
-    CreateContainerOptions, RemoveContainerOptions, RemoveVolumeOptions, UploadToContainerOptions,
-};
+use bollard::query_parameters::{CreateContainerOptions, UploadToContainerOptions};
 use futures_util::stream;
 use sha2::{Digest, Sha256};
 use std::io;
@@ -83,7 +81,10 @@ pub(super) async fn ensure(engine: &Engine, image: &Image, labels: &Labels, volu
         let (sealed, there) = tokio::join!(is_there(engine, &mark), is_there(engine, &content));
         match (sealed?, there?) {
             (true, true) => return Ok(()),
-            (true, false) => remove_volume(engine, &mark).await,
+            (true, false) => {
+                // Tried again by the next round.
+                let _ = engine.remove_volume(&mark).await;
+            }
             _ => {}
         }
         let loader = format!("ft-fill-{}", volume.name);
@@ -205,14 +206,9 @@ async fn upload(
     sent.map_err(|error| engine.error("filling a volume", error))
 }
 
-async fn remove_volume(engine: &Engine, volume: &str) {
-    let _ = engine.docker().remove_volume(volume, None::<RemoveVolumeOptions>).await;
-}
-
 async fn remove(engine: &Engine, container: &str) {
-    let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
     // What stays is swept by its labels.
-    let _ = engine.docker().remove_container(container, Some(options)).await;
+    let _ = engine.remove_container(container).await;
 }
 
 /// The tars of one run that are too large to be sent to each agent.
@@ -263,8 +259,7 @@ impl Store {
         let Some((volume, loader)) = self.made.take() else { return };
         remove(engine, &loader).await;
         for _ in 0..20 {
-            let removed = engine.docker().remove_volume(&volume, None::<RemoveVolumeOptions>).await;
-            match removed.map_err(|error| engine.error("removing a volume", error)) {
+            match engine.remove_volume(&volume).await {
                 // A container of the last step is on its way out.
                 Err(error) if error.is_conflict() => tokio::time::sleep(LOOK).await,
                 _ => break,
