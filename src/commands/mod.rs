@@ -15,6 +15,7 @@ mod init;
 mod jobs;
 mod lock;
 mod matrix;
+mod obeying;
 mod pipeline;
 mod publish;
 mod report;

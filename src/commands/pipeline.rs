@@ -3,6 +3,7 @@
 use super::contained::{self, Contained, NoContainer};
 use super::context::Context;
 use super::jobs::{Asked as ToJob, CellJobs};
+use super::obeying::during;
 use super::publish::Publish;
 use super::survey::{self, Asked, Survey};
 use super::{publish, runs};
@@ -16,7 +17,6 @@ use crate::environment::store::{BuildError, Ready, State};
 use crate::environment::{Progress, RunJob, kept_layer, lib_dir, project};
 use crate::event::{ContainerInfo, EnvironmentInfo, EventKind, SnapshotInfo};
 use crate::finding::Finding;
-use crate::frame::ToAgent;
 use crate::lock::{CellKind, Lock, Project};
 use crate::outcome::Outcome;
 use crate::plan::inputs::{Command, EnvironmentFacts, Request};
@@ -158,6 +158,12 @@ impl Stop {
     }
 }
 
+impl From<crate::run::Signal> for Stop {
+    fn from(signal: crate::run::Signal) -> Stop {
+        Stop::Interrupted(signal)
+    }
+}
+
 struct Drive<'a> {
     context: &'a Context,
     repo: &'a Repo,
@@ -201,19 +207,8 @@ impl Drive<'_> {
             return Err(Stop::Found(Box::new(finding.hint("use `ft exec --container -- COMMAND`"))));
         }
         let stage = self.recorder.stage_started("container", "engine and image");
-        let mut obeying = Obeying::new(ToJob::default());
-        let opened = {
-            let mut open = std::pin::pin!(contained::open(self.context, self.repo, lock, python, self.run_dir));
-            loop {
-                tokio::select! {
-                    biased;
-                    signal = self.signals.next() => obeying.hear(signal)?,
-                    () = obeying.stop.due() => {}
-                    opened = &mut open => break opened,
-                }
-            }
-        };
-        let opened = match opened {
+        let open = contained::open(self.context, self.repo, lock, python, self.run_dir);
+        let opened = match during(self.signals, ToJob::default(), open).await? {
             Ok(contained) => Ok(contained),
             Err(NoContainer::Refused(finding)) => Err(finding),
             Err(NoContainer::Broken(message, hint)) => {
@@ -366,22 +361,24 @@ impl Drive<'_> {
         let (progress, mut progressed) = tokio::sync::mpsc::unbounded_channel::<Progress>();
         let cell = self.cell(survey.facts.machine.kind(), false);
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
-        let mut obeying = Obeying::new(jobs.asked());
+        let asked = jobs.asked();
         let ready = {
             let mut report = move |p: Progress| {
                 // The face may be gone while the build is being ended.
                 let _ = progress.send(p);
             };
             let mut ensure = std::pin::pin!(store.ensure(&spec, &mut jobs, &mut report));
-            loop {
-                tokio::select! {
-                    biased;
-                    Some(p) = progressed.recv() => self.recorder.glimpse(&super::env::glimpse(&p)),
-                    signal = self.signals.next() => obeying.hear(signal)?,
-                    () = obeying.stop.due() => {}
-                    ready = &mut ensure => break ready,
+            let recorder = &mut *self.recorder;
+            let shown = async {
+                loop {
+                    tokio::select! {
+                        biased;
+                        Some(p) = progressed.recv() => recorder.glimpse(&super::env::glimpse(&p)),
+                        ready = &mut ensure => break ready,
+                    }
                 }
-            }
+            };
+            during(self.signals, asked, shown).await?
         };
         let ready = match ready {
             Ok(ready) => ready,
@@ -494,18 +491,8 @@ impl Drive<'_> {
         let job = project::layer_job(&parts, world.trees.clone(), out.clone(), scratch);
         let cell = self.cell(kind, false);
         let mut jobs = CellJobs::new(&cell, self.run_dir.join("jobs"));
-        let mut obeying = Obeying::new(jobs.asked());
-        let end = {
-            let mut run = std::pin::pin!(jobs.run(job));
-            loop {
-                tokio::select! {
-                    biased;
-                    signal = self.signals.next() => obeying.hear(signal)?,
-                    () = obeying.stop.due() => {}
-                    end = &mut run => break end,
-                }
-            }
-        };
+        let asked = jobs.asked();
+        let end = during(self.signals, asked, jobs.run(job)).await?;
         let end = end.map_err(|lost| match lost.unenforceable {
             true => Stop::Found(Box::new(Finding::new(ParityCode::POLICY_UNENFORCEABLE, "project", lost.to_string()))),
             false => Stop::broken("project", lost),
@@ -558,20 +545,9 @@ impl Drive<'_> {
         stage: &'static str,
         work: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<T, Stop> {
-        let mut task = tokio::task::spawn_blocking(work);
-        let mut obeying = Obeying::new(ToJob::default());
-        loop {
-            tokio::select! {
-                biased;
-                signal = self.signals.next() => obeying.hear(signal)?,
-                () = obeying.stop.due() => {}
-                done = &mut task => {
-                    return match done {
-                        Ok(result) => result.map_err(|error| Stop::broken(stage, error)),
-                        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-                    };
-                }
-            }
+        match during(self.signals, ToJob::default(), tokio::task::spawn_blocking(work)).await? {
+            Ok(result) => result.map_err(|error| Stop::broken(stage, error)),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
 }
@@ -601,31 +577,6 @@ fn build_stop(error: &BuildError) -> Stop {
     match error.code() {
         Some(code) => Stop::Found(Box::new(Finding::new(code, "environment", error.to_string()).hint(error.hint()))),
         None => Stop::Broken { stage: "environment", message: error.to_string(), hint: error.hint() },
-    }
-}
-
-/// What signals mean before the steps: Ctrl-Z pauses the cell of a job and stops this process, `fg` lets both go on, and
-/// everything else ends the run.
-struct Obeying {
-    job: ToJob,
-    stop: session::Pausing,
-}
-
-impl Obeying {
-    fn new(job: ToJob) -> Obeying {
-        Obeying { job, stop: session::Pausing::default() }
-    }
-
-    fn hear(&mut self, signal: crate::run::Signal) -> Result<(), Stop> {
-        match signal {
-            crate::run::Signal::Stop => {
-                self.job.say(ToAgent::Pause {});
-                self.stop.shortly();
-            }
-            crate::run::Signal::Continue => self.job.say(ToAgent::Resume {}),
-            signal => return Err(Stop::Interrupted(signal)),
-        }
-        Ok(())
     }
 }
 
