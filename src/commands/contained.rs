@@ -7,7 +7,7 @@ use crate::cell::AnyCell;
 use crate::cell::container::{Container, OpenError};
 use crate::code::ParityCode;
 use crate::engine::labels::{Labels, Owner};
-use crate::engine::{Engine, EngineError, Where};
+use crate::engine::{Engine, EngineError, Where, promises};
 use crate::environment::contained::{self, Place};
 use crate::environment::interpreter::Interpreter;
 use crate::environment::lib_dir;
@@ -19,6 +19,7 @@ use crate::lock::{Image, Lock};
 use crate::plan;
 use crate::plan::inputs::ContainerFacts;
 use crate::repo::Repo;
+use crate::step::Limits;
 use crate::ui;
 use std::path::{Path, PathBuf};
 
@@ -61,7 +62,15 @@ impl From<ImageError> for NoContainer {
 
 /// What the plan is told.
 pub(super) fn facts(opened: &Result<Contained, Finding>) -> ContainerFacts {
-    ContainerFacts { refused: opened.as_ref().err().cloned() }
+    let every = Limits { memory_bytes: Some(0), pids: Some(0), disk_bytes: Some(0), cpus: Some(0), output_bytes: None };
+    let missing = |contained: &Contained| {
+        let promises = promises(contained.cell.engine().facts(), &every);
+        promises.into_iter().filter(|promise| !promise.held).map(|promise| promise.wall).collect()
+    };
+    ContainerFacts {
+        refused: opened.as_ref().err().cloned(),
+        limits_missing: opened.as_ref().map_or_else(|_| Vec::new(), missing),
+    }
 }
 
 /// Connects, finds the image, and asks the Pythons in it.

@@ -4,6 +4,7 @@ mod bundle;
 mod environment;
 
 use super::context::Context;
+use super::failure::{Failure, done};
 use super::{lock, survey};
 use crate::cli::{Image as Command, ImageBuild};
 use crate::code::ExitCode;
@@ -37,23 +38,6 @@ pub(super) fn image(context: &Context, command: &Command) -> ExitCode {
     }
 }
 
-/// Why a command about images ended without what it was for.
-pub(super) struct Failure {
-    exit: ExitCode,
-    message: String,
-    hint: String,
-}
-
-impl Failure {
-    fn new(exit: ExitCode, message: impl ToString, hint: impl ToString) -> Failure {
-        Failure { exit, message: message.to_string(), hint: hint.to_string() }
-    }
-
-    fn usage(message: impl ToString, hint: impl ToString) -> Failure {
-        Failure::new(ExitCode::USAGE, message, hint)
-    }
-}
-
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Failure {
         Failure::new(error.exit(), &error, error.hint())
@@ -63,22 +47,6 @@ impl From<ImageError> for Failure {
 impl From<ArchiveError> for Failure {
     fn from(error: ArchiveError) -> Failure {
         ImageError::from(error).into()
-    }
-}
-
-impl From<Finding> for Failure {
-    fn from(finding: Finding) -> Failure {
-        ImageError::from(finding).into()
-    }
-}
-
-fn done(result: Result<(), Failure>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::PASSED,
-        Err(failure) => {
-            ui::error(&failure.message, Some(&failure.hint));
-            failure.exit
-        }
     }
 }
 

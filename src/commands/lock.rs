@@ -1,6 +1,7 @@
 //! `ft lock`: resolves, hashes and records, and touches only what changed.
 
 use super::context::Context;
+use super::failure::{Failure, done};
 use super::init::project_files;
 use super::pipeline::{self, Job};
 use super::publish::Publish;
@@ -41,43 +42,6 @@ pub(super) fn lock(context: &Context, args: &Args) -> ExitCode {
         done(collection(context, &repo))
     } else {
         whole(context, &repo, args.upgrade)
-    }
-}
-
-/// Why `ft lock` ended without what it was for.
-struct Failure {
-    exit: ExitCode,
-    message: String,
-    hint: String,
-}
-
-impl Failure {
-    fn infrastructure(error: impl std::fmt::Display) -> Self {
-        Failure { exit: ExitCode::INFRASTRUCTURE, message: error.to_string(), hint: String::new() }
-    }
-
-    fn lock(error: impl std::fmt::Display, hint: &str) -> Self {
-        Failure { exit: ParityCode::LOCK_INVALID.exit(), message: error.to_string(), hint: hint.to_owned() }
-    }
-}
-
-impl From<Finding> for Failure {
-    fn from(finding: Finding) -> Self {
-        Failure {
-            exit: finding.code.exit(),
-            message: format!("{} {}", finding.code, finding.message),
-            hint: finding.hint,
-        }
-    }
-}
-
-fn done(result: Result<(), Failure>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::PASSED,
-        Err(failure) => {
-            ui::error(&failure.message, Some(&failure.hint));
-            failure.exit
-        }
     }
 }
 

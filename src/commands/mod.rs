@@ -7,6 +7,7 @@ mod context;
 mod doctor;
 mod env;
 mod exec;
+mod failure;
 mod gc;
 mod hook;
 mod hooks;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// One promise, by the name that the agent's observations use as well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promise {
-    /// `memory`, `pids`, `cpus`, `mounts`, `no_new_privs`, `capabilities`, `seccomp`, `network`.
+    /// `memory`, `pids`, `cpus`, `disk`, `mounts`, `no_new_privs`, `capabilities`, `seccomp`, `network`.
     pub wall: String,
     /// Whether the engine can keep it.
     pub held: bool,
@@ -46,6 +46,9 @@ pub fn promises(facts: &EngineFacts, limits: &Limits) -> Vec<Promise> {
     }
     if limits.cpus.is_some() {
         found.push(promise("cpus", linux().and_then(|()| cpus(facts))));
+    }
+    if limits.disk_bytes.is_some() {
+        found.push(promise("disk", Err("it bounds `/tmp`, and not what a step writes to its tree".to_owned())));
     }
     found
 }

@@ -17,7 +17,7 @@ pub(super) fn findings(lock: &Lock, facts: &Facts, request: &Request) -> Vec<Fin
     findings.extend(changed_only(lock, request));
     findings.extend(container(lock, facts, request));
     findings.extend(cell(lock, facts, request));
-    findings.extend(limits(lock, facts, request));
+    findings.extend(limits(lock, facts));
     findings.extend(python(lock, facts));
     findings.extend(closure(lock, facts, request));
     findings.extend(tools(lock, facts));
@@ -103,9 +103,9 @@ fn cell(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
     )
 }
 
-fn limits(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
-    // No engine bounds what a step writes below /ft/work.
-    let contained = super::wants_container(lock, request);
+fn limits(lock: &Lock, facts: &Facts) -> Option<Finding> {
+    let container = facts.machine.container.as_ref();
+    let unheld = container.map_or(&facts.machine.limits_missing, |container| &container.limits_missing);
     let asked = [
         ("memory", lock.limits.mem_mb.is_some()),
         ("pids", lock.limits.pids.is_some()),
@@ -113,10 +113,7 @@ fn limits(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
     ];
     let missing: Vec<_> = asked
         .iter()
-        .filter(|(name, asked)| {
-            let missing = facts.machine.limits_missing.iter().any(|m| m == name);
-            *asked && if contained { *name == "disk" } else { missing }
-        })
+        .filter(|(name, asked)| *asked && unheld.iter().any(|missing| missing == name))
         .map(|(name, _)| *name)
         .collect();
     (lock.limits.required && !missing.is_empty()).then(|| {
@@ -125,7 +122,7 @@ fn limits(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
             GATE,
             format!(
                 "`resource_limits.required` is set, and {} can't hold a cell to its limit of {}",
-                if contained { "container mode" } else { "this machine" },
+                if container.is_some() { "container mode" } else { "this machine" },
                 missing.join(", ")
             ),
         )

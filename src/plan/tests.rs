@@ -1,4 +1,6 @@
-use super::inputs::{ClosureFacts, Command, EnvironmentFacts, Facts, MachineFacts, PythonFacts, Request};
+use super::inputs::{
+    ClosureFacts, Command, ContainerFacts, EnvironmentFacts, Facts, MachineFacts, PythonFacts, Request,
+};
 use super::*;
 use crate::code::ParityCode;
 use crate::repo::Source;
@@ -346,8 +348,11 @@ fn a_limit_of_disk_that_is_required_is_refused_where_no_engine_holds_it() {
         lock["container"] = serde_json::json!({ "image": format!("sha256:{}", "0".repeat(64)) });
         lock["resource_limits"] = serde_json::json!({ "disk_mb": 10, "mem_mb": 100, "required": true });
     });
-    let found = |container| {
-        let (_, findings) = plan(&lock, &facts(), &Request { container, ..request(Command::Run) });
+    let found = |container: bool| {
+        let mut facts = facts();
+        let held = ContainerFacts { limits_missing: vec!["disk".to_owned()], ..ContainerFacts::default() };
+        facts.machine.container = container.then_some(held);
+        let (_, findings) = plan(&lock, &facts, &Request { container, ..request(Command::Run) });
         findings.iter().map(|finding| finding.code).collect::<Vec<_>>()
     };
     assert_eq!(found(true), [ParityCode::POLICY_UNENFORCEABLE]);

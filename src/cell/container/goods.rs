@@ -94,6 +94,31 @@ pub(super) fn produce(
     receiver
 }
 
+/// The same for whoever reads on a thread of its own.
+pub(super) fn reader(write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static) -> impl Read + Send {
+    Reader { pieces: produce(write), piece: Vec::new(), at: 0 }
+}
+
+struct Reader {
+    pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.piece.len() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => (self.piece, self.at) = (piece?, 0),
+                None => return Ok(0),
+            }
+        }
+        let read = (&self.piece[self.at..]).read(buffer)?;
+        self.at += read;
+        Ok(read)
+    }
+}
+
 struct Pieces(mpsc::Sender<io::Result<Vec<u8>>>);
 
 impl Write for Pieces {

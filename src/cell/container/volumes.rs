@@ -8,13 +8,11 @@ use crate::cell::CellError;
 use crate::engine::labels::Labels;
 use crate::engine::{Engine, EngineError};
 use bollard::models::{ContainerCreateBody, HostConfig, VolumeCreateRequest};
-use bollard::query_parameters::{CreateContainerOptions, UploadToContainerOptions};
-use futures_util::stream;
+use bollard::query_parameters::CreateContainerOptions;
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// The file that says that everything before it came.
 const SEAL: &str = ".ft-volume";
@@ -123,7 +121,7 @@ async fn fill(engine: &Engine, loader: &str, labels: &Labels, volume: &Volume) -
         return Ok(());
     }
     let contents = volume.contents.clone();
-    let pieces = goods::produce(move |into| {
+    let pieces = goods::reader(move |into| {
         let mut archive = tar::Builder::new(into);
         let more = match contents {
             Contents::Files { from, more } => {
@@ -137,14 +135,14 @@ async fn fill(engine: &Engine, loader: &str, labels: &Labels, volume: &Volume) -
         }
         archive.finish()
     });
-    upload(engine, loader, &volume.target, pieces).await?;
+    engine.upload(loader, &volume.target, pieces).await?;
     let (name, seal) = (volume.name.clone(), SEAL);
-    let pieces = goods::produce(move |into| {
+    let pieces = goods::reader(move |into| {
         let mut archive = tar::Builder::new(into);
         append(&mut archive, seal, name.as_bytes(), 0o444)?;
         archive.finish()
     });
-    upload(engine, loader, &volume.target, pieces).await?;
+    engine.upload(loader, &volume.target, pieces).await?;
     let mark = VolumeCreateRequest {
         name: Some(volume.mark()),
         labels: Some(crate::engine::labels::shared(&labels.repository)),
@@ -190,22 +188,6 @@ async fn create_loader(
     Ok(made.map_err(|error| engine.error("creating a container to fill a volume", error))?.id)
 }
 
-/// Sends a tar, uncompressed: an engine may run a program of the image on any other.
-async fn upload(
-    engine: &Engine,
-    container: &str,
-    path: &str,
-    pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
-) -> Result<(), EngineError> {
-    let body = stream::unfold(pieces, |mut pieces| async {
-        let piece = pieces.recv().await?;
-        Some((piece.map(Into::into), pieces))
-    });
-    let options = UploadToContainerOptions { path: path.to_owned(), ..Default::default() };
-    let sent = engine.patient().upload_to_container(container, Some(options), bollard::body_try_stream(body)).await;
-    sent.map_err(|error| engine.error("filling a volume", error))
-}
-
 async fn remove(engine: &Engine, container: &str) {
     // What stays is swept by its labels.
     let _ = engine.remove_container(container).await;
@@ -243,14 +225,14 @@ impl Store {
         self.count += 1;
         let name = format!("{}.tar", self.count);
         let (file, inner) = (file.to_owned(), name.clone());
-        let pieces = goods::produce(move |into| {
+        let pieces = goods::reader(move |into| {
             let mut archive = tar::Builder::new(into);
             let mut file = std::fs::File::open(file)?;
             let mut header = goods::header(tar::EntryType::Regular, 0o444, file.metadata()?.len(), 0);
             archive.append_data(&mut header, inner, &mut file)?;
             archive.finish()
         });
-        upload(engine, &loader, GOODS, pieces).await?;
+        engine.upload(&loader, GOODS, pieces).await?;
         Ok(name)
     }
 
