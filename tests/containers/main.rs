@@ -9,6 +9,8 @@ mod container;
 mod harness;
 
 use harness::{Project, Report, eventually};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 
 fn docker(arguments: &[&str]) -> String {
@@ -133,6 +135,85 @@ fn who_reaches_for_the_network_in_a_container_is_named() {
     let (message, _) = project.report().finding("PARITY-251");
     assert!(message.contains("192.0.2.7:4711") && message.contains("test_out"), "{message}");
     leaves_nothing(&project);
+}
+
+#[test]
+fn what_the_lock_allows_is_relayed_into_a_container_and_everything_else_is_refused() {
+    // Nothing is sent: the kernel only looks for a route.
+    let route = UdpSocket::bind("0.0.0.0:0").unwrap();
+    route.connect("198.51.100.1:9").expect("this test needs an address beside loopback");
+    let listen = || TcpListener::bind((route.local_addr().unwrap().ip(), 0)).unwrap();
+    let (allowed, other) = (listen(), listen());
+    let [to, not_to] = [&allowed, &other].map(|listener| listener.local_addr().unwrap());
+    let project = project(&["pytest"]);
+    project.write(
+        "tests/test_out.py",
+        format!(
+            "import socket\n\n\ndef test_out() -> None:\n    s = socket.create_connection((\"{0}\", {1}), 20)\n    \
+             s.sendall(b\"x\")\n    assert s.recv(1) == b\"y\" and s.getpeername() == (\"{0}\", {1})\n    \
+             assert socket.socket().connect_ex((\"{0}\", {2})) != 0\n",
+            to.ip(),
+            to.port(),
+            not_to.port()
+        ),
+    );
+    project.lock(|lock| {
+        lock["network_policy"] = serde_json::json!({"allowed_hosts": [to.to_string()]});
+        lock["pytest_collection"] = serde_json::json!({"allow_uncollected": true});
+    });
+    project.commit();
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = allowed.accept().unwrap();
+        stream.read_exact(&mut [0; 1]).and_then(|()| stream.write_all(b"y")).unwrap();
+    });
+    project.ft(&["run", "--container"]).leaves(251).says(&format!("pytest talked to {to}"));
+    served.join().unwrap();
+    let (message, _) = project.report().finding("PARITY-251");
+    assert!(message.contains(&not_to.to_string()) && !message.contains(&to.to_string()), "{message}");
+    // Whoever came would wait here.
+    other.set_nonblocking(true).unwrap();
+    assert_eq!(other.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    TcpStream::connect(not_to).unwrap();
+    assert!(other.accept().is_ok(), "without the walls the same connect arrives");
+    leaves_nothing(&project);
+}
+
+#[test]
+fn a_step_in_a_container_that_dies_of_memory_says_so() {
+    let project = project(&["pytest"]);
+    project.write("tests/test_big.py", "def test_big() -> None:\n    assert bytearray(b\"x\") * (600 << 20)\n");
+    project.lock(|lock| {
+        lock["pytest_collection"] = serde_json::json!({"allow_uncollected": true});
+        lock["resource_limits"] = serde_json::json!({"mem_mb": 200});
+    });
+    project.commit();
+    project.ft(&["run", "--container"]).leaves(221);
+    let (message, _) = project.report().finding("PARITY-221");
+    assert!(message.contains("ran out of memory"), "{message}");
+    leaves_nothing(&project);
+}
+
+#[test]
+fn ctrl_c_ends_a_container_with_a_report() {
+    let project = project(&["pytest"]);
+    project.write("tests/test_slow.py", "import time\n\n\ndef test_slow() -> None:\n    time.sleep(600)\n");
+    project.lock(|lock| lock["pytest_collection"] = serde_json::json!({"allow_uncollected": true})).commit();
+    let child = project.start(&["run", "--container"]);
+    eventually("a test runs in a container", || {
+        let runs = project.runs();
+        runs.iter().any(|run| std::fs::read(run.join("events.jsonl")).is_ok_and(|events| started(&events)))
+    });
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    project.wait(child).leaves(130);
+    let report = project.report();
+    assert_eq!((report.exit_code(), report.0["interrupted"].as_str()), (130, Some("SIGINT")));
+    leaves_nothing(&project);
+}
+
+/// Whether a step began.
+fn started(events: &[u8]) -> bool {
+    String::from_utf8_lossy(events).contains("step_started")
 }
 
 #[test]
