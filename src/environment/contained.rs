@@ -22,12 +22,7 @@ pub struct Place<'a> {
 }
 
 /// What a Python says after the probe: where it really is, and the digest of that file.
-const AND_ITSELF: &str = "
-import hashlib
-path = os.path.realpath(sys.executable)
-with open(path, 'rb') as file:
-    print(json.dumps({'executable': path, 'sha256': hashlib.sha256(file.read()).hexdigest()}))
-";
+const AND_ITSELF: &str = include_str!("../lib_py/ft_probe_itself.py");
 
 /// How long one may take to answer, in milliseconds.
 const PATIENCE: u64 = 20_000;
