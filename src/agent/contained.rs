@@ -24,6 +24,10 @@ const OWN: [&str; 3] = ["/ft/work", "/ft/home", "/ft/out"];
 
 /// Reads what is to be made of the container, makes it, and serves to the end.
 pub fn enter() -> ExitCode {
+    if std::process::id() != 1 {
+        // Before anything is waited for, or unpacked over somebody's files.
+        return refuse(Failure::new("pid", "the agent is not the first process here"));
+    }
     let inside = match read_frame() {
         Ok(ToHelper::Enter { inside }) => inside,
         Ok(_) => return refuse(Failure::new("spec", "no description of the inside")),
@@ -36,10 +40,6 @@ pub fn enter() -> ExitCode {
 }
 
 fn build(inside: &Inside) -> Result<Behind, Failure> {
-    if std::process::id() != 1 {
-        // Before anything is unpacked over somebody's files.
-        return Err(Failure::new("pid", "the agent is not the first process here"));
-    }
     let fail = |stage: &'static str| move |e: crate::linux::CallError| Failure::new(stage, e);
     for (path, text) in &inside.seals {
         if fs::read_to_string(path).is_ok_and(|found| found == *text) {

@@ -333,9 +333,10 @@ fn a_message_that_can_not_be_read_hides_none_of_those_before_it() {
         format!(
             "{MESSAGES}
 bad = struct.pack('=QQQQQQQQ', 8, 16, 8, 1, 0, 0, 0, 0)
-sent = libc.sendmmsg(udp().fileno(), ctypes.c_void_p(bytes_at(message('{host}', {port}) + bad)), 2, 0)
+one, other = udp(), tcp()
+sent = libc.sendmmsg(one.fileno(), ctypes.c_void_p(bytes_at(message('{host}', {port}) + bad)), 2, 0)
 print(sent, ctypes.get_errno())
-print(libc.connect(tcp().fileno(), ctypes.c_void_p(8), 16), ctypes.get_errno())"
+print(libc.connect(other.fileno(), ctypes.c_void_p(8), 16), ctypes.get_errno())"
         )
     };
     let ran = python(&script("192.0.2.1", 83)).run();
