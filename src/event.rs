@@ -4,6 +4,7 @@
 //! can be judged again. What a step prints is not an event: it goes to the step's log, and its digest is recorded.
 
 use crate::finding::Finding;
+use crate::lock::contents::Contents;
 use crate::plan::Plan;
 use crate::results::bandit::SecurityReport;
 use crate::results::coverage::Coverage;
@@ -251,6 +252,18 @@ pub struct EnvironmentInfo {
     /// The container that it is seen in, in container mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerInfo>,
+    /// The lock's image that the run found itself in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_image: Option<Box<InImage>>,
+}
+
+/// The image that a run found itself in: `ft ci` in a job that runs in the lock's image.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InImage {
+    /// The image, as the lock names it.
+    pub image: String,
+    /// What was measured, and is what the lock says of that image.
+    pub contents: Contents,
 }
 
 /// What the containers of a run are made of.

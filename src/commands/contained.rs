@@ -1,6 +1,7 @@
 //! Container mode before the plan: the engine, the image, and the Python in it.
 
 use super::context::Context;
+use super::in_place::Question;
 use super::jobs::CellJobs;
 use super::runs;
 use crate::cell::AnyCell;
@@ -14,6 +15,7 @@ use crate::environment::lib_dir;
 use crate::finding::Finding;
 use crate::image::identity;
 use crate::image::store::{self, ImageError, Progress};
+use crate::lock::contents::Contents;
 use crate::lock::image::{ImageName, Reference};
 use crate::lock::{Image, Lock};
 use crate::plan;
@@ -123,13 +125,8 @@ pub(super) async fn open(
     };
     let (kind, spool) = (AnyCell::Container(cell.clone()), run_dir.join("jobs"));
     let mut jobs = CellJobs::new(&kind, spool);
-    let place = Place {
-        image: &cell.image().id.clone(),
-        path: &cell.image().path.clone(),
-        memory: &repo.state_dir().join("cache/images"),
-        scratch: &run_dir.join("cells/image"),
-    };
-    let interpreter = match contained::find(python, &place, &mut jobs).await {
+    let [memory, scratch] = folders(repo, run_dir);
+    let interpreter = match contained::find(python, &place(&cell, &memory, &scratch), &mut jobs).await {
         Ok(found) => found,
         Err(lost) if lost.unenforceable => {
             let finding = Finding::new(ParityCode::POLICY_UNENFORCEABLE, "preflight", lost.to_string());
@@ -138,6 +135,43 @@ pub(super) async fn open(
         Err(lost) => return Err(broken(&lost)),
     };
     Ok(Contained { cell, interpreter })
+}
+
+/// What is remembered of images, and where jobs are made in one.
+fn folders(repo: &Repo, run_dir: &Path) -> [PathBuf; 2] {
+    [repo.state_dir().join("cache/images"), run_dir.join("cells/image")]
+}
+
+fn place<'a>(cell: &'a Container, memory: &'a Path, scratch: &'a Path) -> Place<'a> {
+    Place { image: &cell.image().id, path: &cell.image().path, memory, scratch }
+}
+
+/// What the lock's image gives to this Python, measured in it; else why that can't be said.
+pub(super) async fn measure(
+    context: &Context,
+    repo: &Repo,
+    lock: &Lock,
+    python: &str,
+    folder: &Path,
+) -> Result<Contents, String> {
+    let Contained { cell, interpreter } = match open(context, repo, lock, python, folder).await {
+        Ok(contained) => contained,
+        Err(NoContainer::Refused(finding)) => return Err(finding.message),
+        Err(NoContainer::Broken(message, _)) => return Err(message),
+    };
+    let measured = match interpreter {
+        Err(_) => Err(format!("it has no Python {python}")),
+        Ok(interpreter) => {
+            let (kind, spool) = (AnyCell::Container(cell.clone()), folder.join("measure"));
+            let [memory, scratch] = folders(repo, folder);
+            let mut jobs = CellJobs::new(&kind, spool);
+            contained::measure(&interpreter, &place(&cell, &memory, &scratch), &mut jobs)
+                .await
+                .unwrap_or_else(|lost| Err(lost.to_string()))
+        }
+    };
+    cell.close().await;
+    measured
 }
 
 /// The same for a command that is no run; none where container mode does not apply.
@@ -150,6 +184,11 @@ pub(super) fn now(
     if !plan::wants_container(lock, request) {
         return Ok(None);
     }
+    let elsewhere = match Question::asked(context, repo, lock, &lock.python, request).map(Question::answer) {
+        Some(Ok(_)) => return Ok(None),
+        Some(Err(another)) => Some(another.finding()),
+        None => None,
+    };
     let broken = |error: std::io::Error| (error.to_string(), String::new());
     let state = repo.state_dir();
     fs_err::create_dir_all(&state).map_err(broken)?;
@@ -157,7 +196,10 @@ pub(super) fn now(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
     match runtime.block_on(open(context, repo, lock, &lock.python, folder.path())) {
         Ok(contained) => Ok(Some(Ok(contained))),
-        Err(NoContainer::Refused(finding)) => Ok(Some(Err(finding))),
+        Err(NoContainer::Refused(finding)) => {
+            let none = finding.code == ParityCode::NO_ENGINE;
+            Ok(Some(Err(elsewhere.filter(|_| none).unwrap_or(finding))))
+        }
         Err(NoContainer::Broken(message, hint)) => Err((message, hint)),
     }
 }

@@ -5,7 +5,7 @@ mod environment;
 
 use super::context::Context;
 use super::failure::{Failure, done};
-use super::{lock, survey};
+use super::{contained, lock, survey};
 use crate::cli::{Image as Command, ImageBuild};
 use crate::code::ExitCode;
 use crate::engine::{Engine, Where};
@@ -427,8 +427,25 @@ fn pinned(context: &Context, name: &str, python: Option<&str>) -> Result<(), Fai
     };
     let path = repo.root.join(LOCK_PATH);
     let text = std::fs::read_to_string(&path).map_err(|source| ArchiveError::Io { path, source })?;
-    let new = pinning::pin(&text, &lock, &python, &image)
-        .map_err(|error| Failure::new(crate::code::ParityCode::LOCK_INVALID.exit(), &error, error.hint()))?;
+    let pin = |image: &Image| {
+        pinning::pin(&text, &lock, &python, image)
+            .map_err(|error| Failure::new(crate::code::ParityCode::LOCK_INVALID.exit(), &error, error.hint()))
+    };
+    let mut new = pin(&image)?;
+    // Measured in the image as the lock is going to know it.
+    let with_image = Lock::parse(new.as_bytes()).map_err(|error| Failure::from(error.finding()))?.0;
+    let work = folder(context)?;
+    ui::note(&format!("measuring what it gives to Python {python}"));
+    let measuring = contained::measure(context, &repo, &with_image, &python, work.path());
+    match spoken.runtime.block_on(measuring) {
+        Ok(contents) => new = pin(&Image { contents: Some(contents), ..image.clone() })?,
+        Err(why) => ui::warning(
+            &format!("what the image gives to Python was not measured: {why}"),
+            Some(
+                "steps in containers do not need it; a job of CI that runs in this image can't be compared with the lock",
+            ),
+        ),
+    }
     lock::write(&repo, Path::new(LOCK_PATH), &new)
         .map_err(|error| Failure::new(ExitCode::INFRASTRUCTURE, error, "check that the lock can be written to"))?;
     ui::note(&format!("Python {python} runs in {} ({})", image.image, seen.platform));

@@ -12,6 +12,7 @@ mod gc;
 mod hook;
 mod hooks;
 mod image;
+mod in_place;
 mod init;
 mod jobs;
 mod lock;

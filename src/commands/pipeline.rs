@@ -2,6 +2,7 @@
 
 use super::contained::{self, Contained, NoContainer};
 use super::context::Context;
+use super::in_place::{Another, Question};
 use super::jobs::{Asked as ToJob, CellJobs};
 use super::obeying::during;
 use super::publish::Publish;
@@ -15,7 +16,7 @@ use crate::code::ParityCode;
 use crate::environment::interpreter::Interpreter;
 use crate::environment::store::{BuildError, Ready, State};
 use crate::environment::{Progress, RunJob, kept_layer, lib_dir, project};
-use crate::event::{ContainerInfo, EnvironmentInfo, EventKind, SnapshotInfo};
+use crate::event::{ContainerInfo, EnvironmentInfo, EventKind, InImage, SnapshotInfo};
 use crate::finding::Finding;
 use crate::lock::{CellKind, Lock, Project};
 use crate::outcome::Outcome;
@@ -91,7 +92,7 @@ pub(super) fn execute(context: &Context, repo: &Repo, job: Job, face: Face) -> R
         };
         let (recorder, signals) = (&mut recorder, &mut signals);
         let (departures, container) = (&mut departures, &mut container);
-        Drive { context, repo, job: &job, run_dir: &run_dir, recorder, signals, departures, container }
+        Drive { context, repo, job: &job, run_dir: &run_dir, recorder, signals, departures, container, in_image: None }
             .all()
             .await
             .err()
@@ -175,6 +176,8 @@ struct Drive<'a> {
     departures: &'a mut Departures,
     /// The containers of container mode.
     container: &'a mut Option<Container>,
+    /// The lock's image, where the run found itself in it.
+    in_image: Option<InImage>,
 }
 
 impl Drive<'_> {
@@ -195,7 +198,19 @@ impl Drive<'_> {
 
     /// Engine and image, where container mode applies; the plan says why they can't be had.
     async fn contain(&mut self, lock: &Lock, python: &str) -> Result<Option<Result<Contained, Finding>>, Stop> {
+        let elsewhere = match self.in_place(lock, python).await? {
+            Some(Ok(image)) => {
+                self.in_image = Some(image);
+                return Ok(None);
+            }
+            Some(Err(another)) => Some(another.finding()),
+            None => None,
+        };
         if !plan::wants_container(lock, &self.job.request) {
+            // The lock asks for no container: its steps may run on any machine, and so in any image.
+            if let Some(finding) = elsewhere {
+                self.recorder.record(EventKind::Found { finding: finding.as_warning() });
+            }
             return Ok(None);
         }
         if self.job.terminal.is_some() {
@@ -210,7 +225,11 @@ impl Drive<'_> {
         let open = contained::open(self.context, self.repo, lock, python, self.run_dir);
         let opened = match during(self.signals, ToJob::default(), open).await? {
             Ok(contained) => Ok(contained),
-            Err(NoContainer::Refused(finding)) => Err(finding),
+            Err(NoContainer::Refused(finding)) => match elsewhere {
+                // Without an engine it is the job's own container that had to be the right one.
+                Some(elsewhere) if finding.code == ParityCode::NO_ENGINE => Err(elsewhere),
+                _ => Err(finding),
+            },
             Err(NoContainer::Broken(message, hint)) => {
                 return Err(Stop::Broken { stage: "container", message, hint });
             }
@@ -220,6 +239,27 @@ impl Drive<'_> {
         }
         self.recorder.stage_finished(stage, opened.as_ref().map_or("can't be had", |_| "there"));
         Ok(Some(opened))
+    }
+
+    /// Whether this job runs in the lock's image already, where that is asked.
+    async fn in_place(&mut self, lock: &Lock, python: &str) -> Result<Option<Result<InImage, Another>>, Stop> {
+        let question = Question::asked(self.context, self.repo, lock, python, &self.job.request);
+        let Some(question) = question else { return Ok(None) };
+        let stage = self.recorder.stage_started("image", "what this job runs in");
+        let measuring = tokio::task::spawn_blocking(move || question.answer());
+        let answer = match during(self.signals, ToJob::default(), measuring).await? {
+            Ok(answer) => answer,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        let detail = match &answer {
+            Ok(InImage { contents, .. }) => format!(
+                "the lock's image: interpreter, standard library and {} shared libraries are the same",
+                contents.libraries.len()
+            ),
+            Err(_) => "not the lock's image".to_owned(),
+        };
+        self.recorder.stage_finished(stage, detail);
+        Ok(Some(answer))
     }
 
     async fn stages(&mut self) -> Result<(), Stop> {
@@ -405,6 +445,7 @@ impl Drive<'_> {
                 installer: format!("ft {}", env!("CARGO_PKG_VERSION")),
                 packages: packages.clone(),
                 container: self.container.as_ref().map(container_info),
+                in_image: self.in_image.clone().map(Box::new),
             },
         });
         survey.facts.environment =

@@ -81,6 +81,7 @@ pub(super) fn request(context: &Context, args: &Run, ci: bool) -> Request {
         advisory: args.advisory,
         fail_fast: args.fail_fast,
         container: args.container,
+        in_place: ci && !args.container,
         no_network: context.vars.no_network,
         changed_only: context.vars.changed_only,
         pytest_addopts: context.vars.pytest_addopts.clone(),

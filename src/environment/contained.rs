@@ -4,6 +4,8 @@ use super::interpreter::{Interpreter, InterpreterFacts, PROBE, minor_of};
 use super::{Job, JobLost, PathError, RunJob, layout, project, seal};
 use crate::cell::{Walls, Work};
 use crate::frame::Manifest;
+use crate::lib_py::MEASURE;
+use crate::lock::contents::Contents;
 use crate::step::{Limits, Network};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,9 @@ const AND_ITSELF: &str = include_str!("../lib_py/ft_probe_itself.py");
 
 /// How long one may take to answer, in milliseconds.
 const PATIENCE: u64 = 20_000;
+
+/// How long measuring an image may take, in milliseconds: some thousand files of a cold disk.
+const MEASURING: u64 = 120_000;
 
 #[derive(Deserialize)]
 struct Itself {
@@ -59,39 +64,13 @@ pub async fn find(
 
 /// Asks the command of this name, unless it was asked before.
 async fn ask(name: &str, place: &Place<'_>, run: &mut impl RunJob) -> Result<Option<Interpreter>, JobLost> {
-    let lost = |error: PathError| JobLost { message: error.to_string(), unenforceable: false, absent: false };
     let image: String = place.image.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let known = place.memory.join(format!("{image}-{name}.json"));
     if let Some(found) = std::fs::read(&known).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
         return Ok(found);
     }
-    let (out, scratch) = (place.scratch.join(name).join("out"), place.scratch.join(name).join("scratch"));
-    for folder in [&out, &scratch] {
-        layout::create_dirs(folder).map_err(lost)?;
-    }
-    let mut manifest = project::manifest();
-    manifest.env.retain(|(name, _)| name != "PATH");
-    manifest.env.push(("PATH".to_owned(), place.path.to_owned()));
     let script = format!("{PROBE}{AND_ITSELF}");
-    let job = Job {
-        name: format!("asking {name} of the image"),
-        walls: Walls {
-            work: Work::Empty,
-            mounts: Vec::new(),
-            interpreter: None,
-            network: Network::Loopback,
-            limits: Limits::default(),
-            keep: false,
-            scratch,
-        },
-        manifest: Manifest {
-            argv: [name, "-I", "-S", "-c", &script].map(str::to_owned).to_vec(),
-            timeout_ms: PATIENCE,
-            ..manifest
-        },
-        out,
-    };
-    let end = match run.run(job).await {
+    let end = match run.run(job(name, &script, PATIENCE, name, place)?).await {
         Ok(end) => end,
         Err(error) if error.absent => {
             remember(&known, &None);
@@ -116,6 +95,50 @@ async fn ask(name: &str, place: &Place<'_>, run: &mut impl RunJob) -> Result<Opt
     });
     remember(&known, &found);
     Ok(found)
+}
+
+/// What the image gives to this Python of it; else why that can't be said.
+///
+/// # Errors
+/// [`JobLost`] where the cell could not do its work.
+pub async fn measure(
+    interpreter: &Interpreter,
+    place: &Place<'_>,
+    run: &mut impl RunJob,
+) -> Result<Result<Contents, String>, JobLost> {
+    let executable = interpreter.executable.to_string_lossy();
+    let end = run.run(job(&executable, MEASURE, MEASURING, "measure", place)?).await?;
+    let text = String::from_utf8_lossy(&end.log);
+    let line = text.lines().find(|line| line.starts_with('{')).unwrap_or_default();
+    let measured = Contents::parse(line.as_bytes()).filter(|_| end.succeeded());
+    Ok(measured.ok_or_else(|| format!("{executable}: {}", end.tail(1))))
+}
+
+/// A script for a Python of the image, in an empty cell.
+fn job(python: &str, script: &str, timeout_ms: u64, folder: &str, place: &Place<'_>) -> Result<Job, JobLost> {
+    let lost = |error: PathError| JobLost { message: error.to_string(), unenforceable: false, absent: false };
+    let (out, scratch) = (place.scratch.join(folder).join("out"), place.scratch.join(folder).join("scratch"));
+    for folder in [&out, &scratch] {
+        layout::create_dirs(folder).map_err(lost)?;
+    }
+    let mut manifest = project::manifest();
+    manifest.env.retain(|(name, _)| name != "PATH");
+    manifest.env.push(("PATH".to_owned(), place.path.to_owned()));
+    let argv = [python, "-I", "-S", "-c", script].map(str::to_owned).to_vec();
+    Ok(Job {
+        name: format!("asking {python} of the image"),
+        walls: Walls {
+            work: Work::Empty,
+            mounts: Vec::new(),
+            interpreter: None,
+            network: Network::Loopback,
+            limits: Limits::default(),
+            keep: false,
+            scratch,
+        },
+        manifest: Manifest { argv, timeout_ms, ..manifest },
+        out,
+    })
 }
 
 /// Losing it costs a job next time.

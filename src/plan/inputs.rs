@@ -21,6 +21,9 @@ pub struct Request {
     pub fail_fast: bool,
     /// Container mode was asked for.
     pub container: bool,
+    /// Where this process already runs in the lock's image, that is the container: `ft ci`, where no engine is asked for
+    /// by name.
+    pub in_place: bool,
     /// `FT_NO_NETWORK=1`: no network, whatever the lock says.
     pub no_network: bool,
     /// `FT_CHANGED_ONLY=1`.

@@ -68,6 +68,7 @@ fn request(command: Command) -> Request {
         advisory: false,
         fail_fast: false,
         container: false,
+        in_place: false,
         no_network: false,
         changed_only: false,
         pytest_addopts: None,

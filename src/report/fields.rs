@@ -3,6 +3,7 @@
 
 use super::state::StepState;
 use crate::event::Attempt;
+use crate::lock::contents::Contents;
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -189,6 +190,18 @@ pub struct Environment {
     /// The container that it was seen in, in container mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerReport>,
+    /// The lock's image that the run found itself in, where `ft ci` ran in a container of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_image: Option<InImageReport>,
+}
+
+/// The image that a run found itself in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InImageReport {
+    /// The image, as the lock names it.
+    pub image: String,
+    /// What was measured: it is what the lock says of that image.
+    pub contents: Contents,
 }
 
 /// What the containers of a run were made of.

@@ -2,9 +2,9 @@
 //! stands in it is described by [`super::fields`].
 
 use super::fields::{
-    self, Artifact, Broken, Collection, ContainerReport, Coverage, Enforcement, Environment, Failure, Issue,
-    NetworkReport, Observed, Output, Refused, Report, SCHEMA_VERSION, Security, Snapshot, Stage, StepReport, TestNote,
-    Tests, Thresholds, Wall, WallReport,
+    self, Artifact, Broken, Collection, ContainerReport, Coverage, Enforcement, Environment, Failure, InImageReport,
+    Issue, NetworkReport, Observed, Output, Refused, Report, SCHEMA_VERSION, Security, Snapshot, Stage, StepReport,
+    TestNote, Tests, Thresholds, Wall, WallReport,
 };
 use super::state::state;
 use crate::event::{self, Verdict};
@@ -178,13 +178,17 @@ fn snapshot(info: &event::SnapshotInfo) -> Snapshot {
 }
 
 fn environment(info: &event::EnvironmentInfo) -> Environment {
-    let event::EnvironmentInfo { key, path, python, built, installer, packages, container } = info.clone();
+    let event::EnvironmentInfo { key, path, python, built, installer, packages, container, in_image } = info.clone();
     let container = container.map(|event::ContainerInfo { image, engine, agent_sha256 }| ContainerReport {
         image,
         engine,
         agent_sha256,
     });
-    Environment { key, path, python, built, installer, packages, container }
+    let in_image = in_image.map(|found| {
+        let event::InImage { image, contents } = *found;
+        InImageReport { image, contents }
+    });
+    Environment { key, path, python, built, installer, packages, container, in_image }
 }
 
 fn of_step(outcome: &Outcome, findings: &[Finding], step: &Step, result: &StepOutcome) -> StepReport {

@@ -139,6 +139,7 @@ pub fn before() -> Vec<EventKind> {
                 installer: "uv 0.9.2".into(),
                 packages: [("ruff".to_owned(), "0.14.4".to_owned())].into(),
                 container: None,
+                in_image: None,
             },
         },
         EventKind::Planned { plan: Box::new(plan()) },

@@ -49,6 +49,7 @@ const TOOLS: &[&str] = &[
     "mv",
     "ps",
     "readlink",
+    "realpath",
     "rm",
     "rmdir",
     "sed",

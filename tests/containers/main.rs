@@ -7,6 +7,7 @@ mod container;
 #[path = "../cli/harness.rs"]
 #[allow(dead_code, reason = "made for more tests than these")]
 mod harness;
+mod in_place;
 
 use harness::{Project, Report, eventually};
 use std::io::{Read, Write};
