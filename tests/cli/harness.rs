@@ -74,11 +74,6 @@ fn template() -> &'static Template {
     })
 }
 
-/// Where the wheels of every copy's lock are kept.
-pub fn cache() -> &'static Path {
-    &template().cache
-}
-
 #[expect(clippy::disallowed_methods, reason = "the caller's own PATH holds git, sh and uv")]
 fn path_with(first: &Path) -> std::ffi::OsString {
     let rest = std::env::var_os("PATH").unwrap_or_default();

@@ -1,13 +1,15 @@
 //! `ft ci` in a job that runs in a container already: of the lock's image, or of another one.
 
 use super::container::Container;
-use super::harness::{self, Project};
+use super::harness::Project;
 use super::{docker, pinned};
 use serde_json::{Value, json};
 
 /// What `ft ci` left with there, in a clone, after this was done to the container; and what it printed.
 fn job(project: &Project, before: &str) -> (Option<i32>, String, String) {
-    let cache = format!("{}:/cache", harness::cache().display());
+    // Where the harness keeps them.
+    let wheels = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli/cache");
+    let cache = format!("{}:/cache", wheels.to_str().unwrap());
     let repository = format!("{}:/repository:ro", project.root.display());
     let container =
         Container::new().with(&["--volume", &cache, "--volume", &repository, "--env", "FT_CACHE_DIR=/cache"]);
