@@ -75,6 +75,28 @@ attempt('outside', lambda: write(PRECIOUS))",
         ..CASE
     },
     Case {
+        name: "changing-what-every-cell-is-given",
+        // In containers the agent and `/etc` stand in volumes that other steps and runs have as well, and engines write
+        // some files of `/etc` themselves. Opened and left as they are: the control's are the machine's.
+        attack: "
+import glob
+opened, there = [], 0
+for path in ['/etc/hosts', '/etc/hostname', '/etc/resolv.conf', '/etc/passwd', '/etc/nsswitch.conf', '/etc/mtab', *glob.glob('/ft/lib/*'), *glob.glob('/ft/lib/.*')]:
+    there += os.path.exists(path)
+    try: os.close(os.open(path, os.O_WRONLY)); opened.append(path)
+    except OSError: pass
+for path in ['/ft/lib', '/ft/goods', '/ft/env', '/ft/project']:
+    for action in [lambda: os.mkdir(path + '/ft-attack'), lambda: os.rename(path, path + '-old'), lambda: os.chmod(path, 0o777)]:
+        try: action(); opened.append(path)
+        except OSError: pass
+print('there', there > 0, os.path.exists('/ft/lib/ft-agent'))
+print('opened', opened != [])",
+        walls: "there True False\nopened False",
+        engine: "there True True\nopened False",
+        control: Control::Root("there True False\nopened True"),
+        ..CASE
+    },
+    Case {
         name: "planting-what-the-next-command-runs",
         attack: "
 for place in ['.git/hooks/pre-commit', 'sitecustomize.py', 'conftest.py', 'evil.pth']:
@@ -209,6 +231,8 @@ try: listed = len(os.listdir('/sys')) > 0
 except OSError: listed = False
 print('sys', listed)",
         walls: "leaves False\nmakes ENOENT|EROFS|EACCES|EPERM\nsys False",
+        // Engines show what the kernel says of the machine, to be read; the agent finds the container's own limits there.
+        engine: "leaves False\nmakes EROFS|EACCES|EPERM\nsys True",
         control: Control::Root("leaves True\nmakes *\nsys True"),
         ..CASE
     },
@@ -225,6 +249,8 @@ print('nosuid', bool(os.statvfs('.').f_flag & os.ST_NOSUID), bool(os.statvfs('/u
         walls: "runs 0\nno-new-privileges 1\ncapabilities False\nnosuid True True True",
         // An ordinary user may not empty the bounding set; without new privileges it comes to nobody.
         here: "runs 0\nno-new-privileges 1\ncapabilities True|False\nnosuid * * *",
+        // How an engine mounts images and volumes is its own; that there are no new privileges takes the bit its effect.
+        engine: "runs 0\nno-new-privileges 1\ncapabilities False\nnosuid * * True",
         control: Control::Rights("runs 0\nno-new-privileges 0\ncapabilities True\nnosuid * * *"),
         ..CASE
     },

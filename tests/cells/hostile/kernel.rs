@@ -103,7 +103,8 @@ reads = False
 for path in ['/proc/kcore', '/proc/kmsg', '/proc/keys', '/proc/timer_list', '/proc/slabinfo', '/proc/vmallocinfo', '/proc/kpageflags', '/proc/1/stack', '/sys/kernel/debug']:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        if stat.S_ISDIR(os.fstat(fd).st_mode) or path == '/proc/kmsg' or os.read(fd, 16): reads = True
+        # Of file systems that are not mounted there is an empty directory.
+        if os.listdir(fd) if stat.S_ISDIR(os.fstat(fd).st_mode) else path == '/proc/kmsg' or os.read(fd, 16): reads = True
     except OSError: pass
 symbols = any(int(line.split()[0], 16) for line in open('/proc/kallsyms')) if os.path.exists('/proc/kallsyms') else False
 print('reads', reads)

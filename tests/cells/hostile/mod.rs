@@ -9,6 +9,7 @@
 //! that Python does not have are made by their number, other ABIs by machine code in executable memory.
 
 mod artifacts;
+mod engine;
 mod files;
 mod kernel;
 mod network;
@@ -18,10 +19,12 @@ mod secrets;
 mod world;
 
 use super::harness::{Fixture, Ran, processes};
+use engine::Containers;
 use firsttry::cell::{Here, Walls};
 use firsttry::frame::Manifest;
 use std::fmt::Write as _;
 use std::io::{BufRead, Write as _};
+use std::panic::AssertUnwindSafe;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -47,6 +50,8 @@ struct Case {
     walls: &'static str,
     /// The lines it prints in a cell of the kind `here`, where they differ.
     here: &'static str,
+    /// The lines it prints in a container of an engine, where they differ.
+    engine: &'static str,
     /// The arm in which it succeeds.
     control: Control,
     /// Whether the world outside has taken harm: false behind the walls and true in the control.
@@ -81,6 +86,7 @@ const CASE: Case = Case {
     attack: "",
     walls: "",
     here: "",
+    engine: "",
     control: Control::Plain(""),
     harm: None,
     cell: |_, _| {},
@@ -184,7 +190,7 @@ enum Arm {
 
 /// Runs one case with both arms.
 fn run(case: &Case, setting: &Setting) -> Result<Arm, String> {
-    let world = World::new(case.name, case.attack, setting.here);
+    let world = World::new(case.name, case.attack, matches!(setting.kind, Kind::Here));
     let marker = world.marker.clone();
     let program = |constants: String, before: &str| {
         vec!["python3".to_owned(), "-ISc".into(), format!("# {marker}\n{constants}{before}{PRELUDE}{}", case.attack)]
@@ -206,7 +212,12 @@ fn run(case: &Case, setting: &Setting) -> Result<Arm, String> {
         return Err(format!("did not start: {:?}", ran.finished().broken));
     }
     let came_back: Vec<Vec<u8>> = ran.artifacts().into_iter().map(|(_, bytes)| bytes).collect();
-    let lines = if setting.here && !case.here.is_empty() { case.here } else { case.walls };
+    let special = match setting.kind {
+        Kind::Namespaces => "",
+        Kind::Here => case.here,
+        Kind::Engine(_) => case.engine,
+    };
+    let lines = if special.is_empty() { case.walls } else { special };
     compare(&ran.output, case.name, lines)
         .map_err(|e| format!("behind the walls: {e}\n{}\n{:?}", ran.error, ran.ended()))?;
     (case.check)(&ran)?;
@@ -315,12 +326,20 @@ fn compare(output: &str, name: &str, expected: &str) -> Result<(), String> {
     Err(format!("it said\n{}\nnot\n{}", lines.join("\n"), wanted.join("\n")))
 }
 
+/// What a case is run in.
+enum Kind {
+    Namespaces,
+    Here,
+    /// Containers of an engine, as `ft run --container` makes them.
+    Engine(Containers),
+}
+
 /// Where and as whom the table is run.
 struct Setting {
     /// For the line that is printed.
     label: String,
     /// The kind of cell.
-    here: bool,
+    kind: Kind,
     /// The machine's root.
     root: bool,
     /// In a container that forbids namespaces, to the controls as well.
@@ -329,33 +348,48 @@ struct Setting {
 
 impl Setting {
     fn namespaces() -> Setting {
-        let root = rustix::process::geteuid().is_root();
-        let label = format!("namespaces as {}", if root { "root" } else { "an ordinary user" });
-        Setting { label, here: false, root, contained: false }
+        let (root, whom) = whom();
+        Setting { label: format!("namespaces as {whom}"), kind: Kind::Namespaces, root, contained: false }
     }
 
     /// Where no namespaces can be made in this process's own place, it is a container.
     fn here() -> Setting {
-        let root = rustix::process::geteuid().is_root();
+        let (root, whom) = whom();
         let made = Command::new("unshare").args(["--user", "true"]).stderr(Stdio::null()).status();
         let contained = !made.is_ok_and(|status| status.success());
-        let whom = if root { "root" } else { "an ordinary user" };
         let label = format!("here as {whom}{}", if contained { " in a container" } else { "" });
-        Setting { label, here: true, root, contained }
+        Setting { label, kind: Kind::Here, root, contained }
+    }
+
+    /// The engine's containers are on this machine: what they are to be kept from is beside them, and so are the controls.
+    fn engine() -> Setting {
+        let (root, whom) = whom();
+        let kind = Kind::Engine(Containers::open());
+        Setting { label: format!("container as {whom}"), kind, root, contained: false }
     }
 
     fn run(&self, fixture: &Fixture) -> Ran {
-        if self.here {
-            let _ = std::fs::set_permissions(fixture.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755));
-            return fixture.run_in(&Here::default());
+        match &self.kind {
+            Kind::Namespaces => fixture.run(),
+            Kind::Here => {
+                let _ =
+                    std::fs::set_permissions(fixture.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755));
+                fixture.run_in(&Here::default())
+            }
+            Kind::Engine(containers) => containers.run(fixture),
         }
-        fixture.run()
     }
 
     /// Steps that share loopback and `/tmp` run one at a time.
     fn at_once(&self) -> usize {
-        if self.here { 1 } else { 4 }
+        if matches!(self.kind, Kind::Here) { 1 } else { 4 }
     }
+}
+
+/// Whether this is the machine's root, and what it is called.
+fn whom() -> (bool, &'static str) {
+    let root = rustix::process::geteuid().is_root();
+    (root, if root { "root" } else { "an ordinary user" })
 }
 
 /// Prints past the test's own output, which one that passed keeps to itself.
@@ -387,9 +421,10 @@ fn everything(setting: &Setting) {
             scope.spawn(|| {
                 loop {
                     let Some((area, case)) = queue.lock().unwrap().pop() else { break };
-                    let result = std::panic::catch_unwind(|| run(case, setting)).unwrap_or_else(|panic| {
-                        Err(format!("the test panicked: {:?}", panic.downcast_ref::<String>()))
-                    });
+                    let result =
+                        std::panic::catch_unwind(AssertUnwindSafe(|| run(case, setting))).unwrap_or_else(|panic| {
+                            Err(format!("the test panicked: {:?}", panic.downcast_ref::<String>()))
+                        });
                     done.lock().unwrap().push((*area, case.name, result));
                 }
             });
@@ -412,6 +447,9 @@ fn everything(setting: &Setting) {
     assert!(failures.is_empty(), "{failures}");
     assert!(only.is_empty() || ran > 0, "no case is called {only}");
     assert!(!only.is_empty() || (skipped == 0 && ran >= AT_LEAST), "{line}");
+    if let Kind::Engine(containers) = &setting.kind {
+        containers.close(ran);
+    }
 }
 
 #[test]
@@ -422,6 +460,11 @@ fn no_attack_gets_through_namespaces() {
 #[test]
 fn no_attack_gets_through_without_namespaces() {
     everything(&Setting::here());
+}
+
+#[test]
+fn no_attack_gets_through_in_the_containers_of_ft() {
+    everything(&Setting::engine());
 }
 
 /// The engine's own defaults, and the least that engines are commonly asked to give.
