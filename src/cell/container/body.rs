@@ -18,6 +18,11 @@ const CAPABILITIES: [&str; 5] = ["CHOWN", "NET_BIND_SERVICE", "SETGID", "SETPCAP
 /// With a relay every address is made the container's own first; it has no network but its loopback.
 const RELAY: &str = "NET_ADMIN";
 
+/// What the kernel says of the machine: nothing is there in a namespaces cell, so nothing is here. Each of these is below
+/// `/sys` on every kernel; the control groups, in which the agent reads its limits, stay.
+const MACHINE: [&str; 7] =
+    ["/sys/block", "/sys/bus", "/sys/class", "/sys/dev", "/sys/devices", "/sys/kernel", "/sys/module"];
+
 /// Where IPv6 is switched on in a container; a kernel without it has no such file, and the engine then says its name.
 pub(super) const IPV6: &str = "net.ipv6.conf.all.disable_ipv6";
 
@@ -88,6 +93,9 @@ impl Asked<'_> {
         let temporary = limits.disk_bytes.unwrap_or_else(|| self.in_memory());
         let inodes = (temporary / 4096).clamp(1024, 1 << 20);
         let tmpfs = format!("rw,exec,nosuid,nodev,mode=1777,size={temporary},nr_inodes={inodes}");
+        let own = ["/tmp", "/var/tmp"].map(|place| (place.to_owned(), tmpfs.clone())).into_iter();
+        // Not by `MaskedPaths`: that would replace the engine's own list, and what newer engines add to it.
+        let machine = MACHINE.map(|place| (place.to_owned(), "ro,nosuid,nodev,noexec,size=4k,mode=555".to_owned()));
         let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
         let cpus = limits.cpus.map(u64::from).filter(|_| self.engine.cpu_quota);
         let host = HostConfig {
@@ -100,7 +108,7 @@ impl Asked<'_> {
             memory,
             memory_swap: memory.filter(|_| self.engine.swap_limit),
             nano_cpus: cpus.map(|cpus| signed(cpus.min(self.engine.cpus.max(1)) * 1_000_000_000)),
-            tmpfs: Some(["/tmp", "/var/tmp"].map(|place| (place.to_owned(), tmpfs.clone())).into()),
+            tmpfs: Some(own.chain(machine).collect()),
             shm_size: Some(signed(self.in_memory())),
             ipc_mode: Some("private".to_owned()),
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),

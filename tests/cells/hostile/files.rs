@@ -227,13 +227,13 @@ for place in ['/sys/fs/cgroup', *glob.glob('/sys/fs/cgroup/*')]:
 print('leaves', found)
 attempt('makes', lambda: os.mkdir('/sys/fs/cgroup/ft-attack'))
 if not WALLS and os.path.exists('/sys/fs/cgroup/ft-attack'): os.rmdir('/sys/fs/cgroup/ft-attack')
-try: listed = len(os.listdir('/sys')) > 0
-except OSError: listed = False
-print('sys', listed)",
-        walls: "leaves False\nmakes ENOENT|EROFS|EACCES|EPERM\nsys False",
-        // Engines show what the kernel says of the machine, to be read; the agent finds the container's own limits there.
-        engine: "leaves False\nmakes EROFS|EACCES|EPERM\nsys True",
-        control: Control::Root("leaves True\nmakes *\nsys True"),
+machine = False
+for place in ['block', 'bus', 'class', 'dev', 'devices', 'kernel', 'module']:
+    try: machine = machine or len(os.listdir('/sys/' + place)) > 0
+    except OSError: pass
+print('machine', machine)",
+        walls: "leaves False\nmakes ENOENT|EROFS|EACCES|EPERM\nmachine False",
+        control: Control::Root("leaves True\nmakes *\nmachine True"),
         ..CASE
     },
     Case {
