@@ -18,15 +18,20 @@ use crate::linux::cgroup::Groups;
 use crate::linux::{ids, process, route, seccomp};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// The step's own directories beside its tree.
 const OWN: [&str; 3] = ["/ft/work", "/ft/home", "/ft/out"];
 
-/// Reads what is to be made of the container, makes it, and serves to the end.
-pub fn enter() -> ExitCode {
+/// Reads what is to be made of the container, makes it, and serves to the end, for so many seconds at most: a host that
+/// vanished behind a connection that nobody closed would else keep the container for ever.
+pub fn enter(seconds: u64) -> ExitCode {
     if std::process::id() != 1 {
         // Before anything is waited for, or unpacked over somebody's files.
         return refuse(Failure::new("pid", "the agent is not the first process here"));
+    }
+    if let Err(error) = process::end_after(Duration::from_secs(seconds.max(1))) {
+        return refuse(Failure::new("deadline", error));
     }
     let inside = match read_frame() {
         Ok(ToHelper::Enter { inside }) => inside,

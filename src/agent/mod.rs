@@ -52,7 +52,11 @@ impl Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// An engine built them, and this is PID 1 behind them, which gets the rest by [`Inside`](crate::frame::Inside).
-    Behind,
+    Behind {
+        /// Seconds after which nobody can need it: then it ends, also where its input is held open by nobody that lives.
+        /// 0: a second.
+        seconds: u64,
+    },
     /// It builds them itself, of namespaces, from the [`Spec`](crate::frame::Spec) that comes first.
     Raise,
     /// There are no namespaces to be had: it takes every right from itself and is the broker of what is left.
@@ -63,7 +67,7 @@ pub enum Mode {
 #[must_use]
 pub fn main(mode: Mode) -> std::process::ExitCode {
     let code = catch_unwind(AssertUnwindSafe(|| match mode {
-        Mode::Behind => contained::enter(),
+        Mode::Behind { seconds } => contained::enter(seconds),
         Mode::Raise => walls::raise(),
         Mode::Here => here::raise(),
     }));

@@ -1,7 +1,7 @@
 //! The agent's entry. It is started by a cell, never by a person.
 
-/// Without an argument it is PID 1 of a container whose engine built the walls; with `--walls` it builds them itself,
-/// with `--here` it does without namespaces; with `--try DIR` it says which of them can be had.
+/// With `--within SECONDS` it is PID 1 of a container whose engine built the walls, for so long at most; with `--walls` it
+/// builds them itself, with `--here` it does without namespaces; with `--try DIR` it says which of them can be had.
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     use firsttry::agent::Mode;
@@ -11,7 +11,11 @@ fn main() -> std::process::ExitCode {
         (Some("--try"), Some(scratch)) => firsttry::agent::trials(scratch.as_ref()),
         (Some("--walls"), _) => firsttry::agent::main(Mode::Raise),
         (Some("--here"), _) => firsttry::agent::main(Mode::Here),
-        _ => firsttry::agent::main(Mode::Behind),
+        (Some("--within"), seconds) => {
+            let seconds = seconds.and_then(|word| word.to_str()?.parse().ok()).unwrap_or_default();
+            firsttry::agent::main(Mode::Behind { seconds })
+        }
+        _ => firsttry::agent::main(Mode::Behind { seconds: 0 }),
     }
 }
 

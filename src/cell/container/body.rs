@@ -35,6 +35,8 @@ pub(super) struct Asked<'a> {
     /// The volume of this run's tars, where one of them is needed.
     pub(super) goods: Option<String>,
     pub(super) limits: &'a Limits,
+    /// Seconds until nobody can need it.
+    pub(super) seconds: u64,
     pub(super) relay: bool,
     /// Its loopback has IPv6, which engines switch off without a network.
     pub(super) six: bool,
@@ -132,7 +134,7 @@ impl Asked<'_> {
             stdin_once: Some(true),
             tty: Some(false),
             entrypoint: Some(vec![format!("{LIB}/{AGENT_NAME}")]),
-            cmd: Some(Vec::new()),
+            cmd: words(&["--within", &self.seconds.to_string()]),
             working_dir: Some("/".to_owned()),
             healthcheck: Some(HealthConfig { test: words(&["NONE"]), ..HealthConfig::default() }),
             labels: Some(self.labels.to_map()),
@@ -212,6 +214,7 @@ mod tests {
             volumes: &[],
             goods: None,
             limits: &limits,
+            seconds: 60,
             relay: false,
             six: true,
         };

@@ -183,6 +183,7 @@ impl Container {
             volumes: &volumes,
             goods: if stored { shared.store.lock().await.name() } else { None },
             limits: &walls.limits,
+            seconds: shared.labels.deadline.saturating_sub(shared.engine.now()),
             relay: walls.network != Network::Loopback,
             six: shared.six.load(Ordering::Relaxed),
         };

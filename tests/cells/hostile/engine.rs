@@ -69,6 +69,11 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 impl Containers {
     pub fn open() -> Containers {
+        Containers::open_for(DEADLINE)
+    }
+
+    /// That nobody can need after so many seconds.
+    fn open_for(seconds: u64) -> Containers {
         let image = container::image();
         // What an attack is to be kept from is on this machine: of an engine elsewhere nothing here would be shown.
         let boot = "/proc/sys/kernel/random/boot_id";
@@ -82,7 +87,7 @@ impl Containers {
             let labels = Labels {
                 run: run.clone(),
                 owner: Owner::this(),
-                deadline: engine.now() + DEADLINE,
+                deadline: engine.now() + seconds,
                 repository: "the hostile cases".to_owned(),
             };
             Container::open(engine, &[image.to_owned()], &ready, labels).await.unwrap()
@@ -140,4 +145,18 @@ impl Drop for Containers {
         let _ = self.events.kill();
         let _ = self.events.wait();
     }
+}
+
+#[test]
+fn a_container_ends_itself_at_its_deadline_and_at_no_signal_of_the_step() {
+    // Its stream stays open and its step has no timeout: nobody but the agent can end it.
+    let containers = Containers::open_for(5);
+    let ran = containers.run(&Fixture::argv(&["sleep", "100"]).with(|_, manifest| manifest.timeout_ms = 0));
+    assert!(ran.result.is_err(), "{:?}", ran.result);
+    containers.close(1);
+    // The control: what ends it there is the kernel's alone to send.
+    let containers = Containers::open();
+    let script = "import os, signal, time\nos.kill(1, signal.SIGALRM)\ntime.sleep(0.3)\nprint('done')";
+    assert_eq!(containers.run(&Fixture::python(script)).passed(), "done\n");
+    containers.close(1);
 }
