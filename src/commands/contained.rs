@@ -8,7 +8,7 @@ use crate::cell::AnyCell;
 use crate::cell::container::{Container, OpenError};
 use crate::code::ParityCode;
 use crate::engine::labels::{Labels, Owner};
-use crate::engine::{Engine, EngineError, Where, promises};
+use crate::engine::{self, DockerCredentials, Engine, EngineError, Where, promises};
 use crate::environment::contained::{self, Place};
 use crate::environment::interpreter::Interpreter;
 use crate::environment::lib_dir;
@@ -204,6 +204,16 @@ pub(super) fn now(
     }
 }
 
+/// What this user logged in with to the registry of an image. One that can't be had is told: the pull goes on without.
+pub(super) fn login(context: &Context, reference: &Reference) -> Option<DockerCredentials> {
+    let places = Where::from_variables(|name| context.vars.text(name));
+    engine::login(&places, reference.domain.as_deref()).unwrap_or_else(|why| {
+        let what = format!("the login to the registry of {reference} can't be read: {why}");
+        ui::warning(&what, Some("`docker login` again, if the registry asks for one"));
+        None
+    })
+}
+
 /// Gets an image that the engine does not have from its registry, by its digest.
 async fn pull(context: &Context, engine: &Engine, image: &Image) -> Result<String, NoContainer> {
     let name = identity::pinned(image).map_err(NoContainer::Refused)?;
@@ -226,7 +236,7 @@ async fn pull(context: &Context, engine: &Engine, image: &Image) -> Result<Strin
         let status = format!("{} {} MB", progress.status, progress.done / 1_000_000);
         lines.show(progress.what, &status, progress.done, progress.total);
     };
-    let seen = store::pull(engine, &reference, &mut report).await?;
+    let seen = store::pull(engine, &reference, login(context, &reference), &mut report).await?;
     identity::check(image, &seen, &image.image).map_err(NoContainer::Refused)?;
     Ok(seen.id.to_string())
 }

@@ -99,9 +99,10 @@ impl Spoken {
             ));
         }
         ui::note(&format!("pulling {name}"));
+        let login = contained::login(context, name);
         let mut lines = Transfers::new(&context.style);
         let mut report = |progress: Progress<'_>| show(&mut lines, &progress);
-        Ok(self.runtime.block_on(store::pull(&self.engine, name, &mut report))?)
+        Ok(self.runtime.block_on(store::pull(&self.engine, name, login, &mut report))?)
     }
 }
 

@@ -88,6 +88,19 @@ impl fmt::Display for Silence {
     }
 }
 
+/// Whether this is how engines say that a registry wants to know who asks.
+fn wants_login(message: &str) -> bool {
+    [
+        "unauthorized",
+        "no basic auth credentials",
+        "authentication required",
+        "access denied",
+        "access to the resource is denied",
+    ]
+    .iter()
+    .any(|words| message.contains(words))
+}
+
 fn tried(silences: &[Silence]) -> String {
     let places: Vec<String> = silences.iter().map(ToString::to_string).collect();
     format!("no container engine can be used: {}", places.join("; "))
@@ -119,6 +132,10 @@ impl EngineError {
             EngineError::Unsendable { .. } => "look at the file, and at the disk it is on".to_owned(),
             EngineError::Refused { message, .. } if message.contains("no space left on device") => {
                 "make room where the engine keeps its data (`docker system df` shows what takes it)".to_owned()
+            }
+            EngineError::Refused { message, .. } if wants_login(message) => {
+                "log in to that registry (`docker login REGISTRY`): the login of the Docker command line is used"
+                    .to_owned()
             }
             EngineError::Refused { .. } | EngineError::Unreadable { .. } => {
                 "look at the engine's own log; `ft doctor` shows what the engine is".to_owned()

@@ -34,9 +34,19 @@ pub fn read() -> Machine {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         architecture: std::env::consts::ARCH.to_owned(),
         uid: uid(),
-        container: ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()),
+        container: ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists())
+            || root_of_layers(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
         cgroups: cgroups.to_owned(),
     }
+}
+
+/// Whether `/` is made of layers, as that of containers is where the engine leaves no file (containerd below Kubernetes):
+/// proc_pid_mountinfo(5), the mount that came last counts.
+fn root_of_layers(mounts: &str) -> bool {
+    let mut root =
+        mounts.lines().filter_map(|line| line.split_once(" - ")).filter(|(of, _)| of.split(' ').nth(4) == Some("/"));
+    let kind = root.next_back().and_then(|(_, kind)| kind.split(' ').next());
+    matches!(kind, Some("overlay" | "fuse.fuse-overlayfs" | "aufs"))
 }
 
 #[cfg(target_os = "linux")]
@@ -47,4 +57,18 @@ fn uid() -> u32 {
 #[cfg(not(target_os = "linux"))]
 fn uid() -> u32 {
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_of_layers_is_told_from_a_disk() {
+        let layers = "611 521 0:43 / / rw,relatime master:1 - overlay overlay rw,lowerdir=/l:/m,upperdir=/u";
+        let disk = "26 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw";
+        let below = "90 26 0:50 / /var/lib/merged rw - overlay overlay rw";
+        assert!(root_of_layers(layers) && root_of_layers(&format!("{disk}\n{layers}\n{below}")));
+        assert!(!root_of_layers(disk) && !root_of_layers(&format!("{disk}\n{below}")) && !root_of_layers("x - y"));
+    }
 }

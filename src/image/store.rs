@@ -4,7 +4,7 @@
 use super::archive::{Archive, ArchiveError, Contents, Found, LayerFile, Limits, Unpacked, write};
 use super::identity::{Proof, Seen, check};
 use crate::code::ExitCode;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{DockerCredentials, Engine, EngineError};
 use crate::finding::Finding;
 use crate::lock::Image;
 use crate::lock::image::{Digest, ImageName, Platform, Reference};
@@ -301,7 +301,12 @@ pub async fn export(engine: &Engine, name: &str, into: &Path, report: Report<'_>
 ///
 /// # Errors
 /// [`ImageError`].
-pub async fn pull(engine: &Engine, name: &Reference, report: Report<'_>) -> Result<Seen, ImageError> {
+pub async fn pull(
+    engine: &Engine,
+    name: &Reference,
+    login: Option<DockerCredentials>,
+    report: Report<'_>,
+) -> Result<Seen, ImageError> {
     // Engines take a tag or a digest.
     let name = Reference { tag: None, ..name.clone() }.to_string();
     let wanted = Image { image: name.clone(), ..Image::default() };
@@ -310,7 +315,7 @@ pub async fn pull(engine: &Engine, name: &Reference, report: Report<'_>) -> Resu
         let (done, total) = (said.done.unwrap_or(0), said.total.unwrap_or(0));
         report(Progress { what: &said.layer, status: &said.phase, done, total });
     };
-    engine.pull(&name, None, on).await?;
+    engine.pull(&name, login, on).await?;
     let absent = || ImageError::Absent { name: name.clone(), engine: engine.facts().name() };
     let seen = inspect(engine, &name).await?.ok_or_else(absent)?;
     check(&wanted, &seen, &name)?;

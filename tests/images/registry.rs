@@ -24,6 +24,11 @@ struct Registry {
 
 impl Registry {
     fn start() -> Registry {
+        Registry::with("")
+    }
+
+    /// With more in its configuration.
+    fn with(more: &str) -> Registry {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/registry");
         let program = output(&mut Command::new(script));
         let folder = tempfile::tempdir().unwrap();
@@ -31,7 +36,7 @@ impl Registry {
         let config = folder.path().join("config.yml");
         let data = folder.path().join("data");
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{behind}\", relativeurls: true}}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{behind}\", relativeurls: true}}\n{more}\n",
             data.display()
         );
         fs::write(&config, text).unwrap();
@@ -163,4 +168,43 @@ fn a_pull_by_digest_gives_the_image_of_the_lock_also_when_it_was_cut() {
     // A registry that lacks it.
     let other = format!("{}@sha256:{}", registry.name("musl"), "1".repeat(64));
     clone.refused(&["image", "build", &other, "-o", "c.tar"], 69, &["pulling", "not found"]);
+}
+
+#[test]
+fn a_registry_that_wants_a_login_gets_that_of_the_docker_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    // `someone` and `word`, as htpasswd(1) writes it with bcrypt.
+    let users = dir.path().join("users");
+    fs::write(&users, "someone:$2b$04$oyU/6LfUGNONl0Ch8A1DhuCBicMUJRnCL8bSb8gOGDaTD.VmL59mC\n").unwrap();
+    let registry = Registry::with(&format!("auth: {{htpasswd: {{realm: tests, path: {}}}}}", users.display()));
+    let clone = Clone::new();
+    fs::create_dir(clone.path().join("root")).unwrap();
+    fs::write(clone.path().join("root/mark"), "behind a login").unwrap();
+    let name = registry.name("private:1");
+    let build = ["image", "build", "root", "-o", "a.tar", "--name", &name, "--load"];
+    let id = output(ft(clone.path()).args(build)).trim().to_owned();
+    let gone = Image(id.clone());
+    let (login, none) = (dir.path().join("login"), dir.path().join("none"));
+    let auths = format!("{{\"auths\": {{\"localhost:{}\": {{\"auth\": \"c29tZW9uZTp3b3Jk\"}}}}}}", registry.port);
+    for (folder, config) in [(&login, auths.as_str()), (&none, "{}")] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("config.json"), config).unwrap();
+    }
+    docker(&["--config", login.to_str().unwrap(), "push", "--quiet", &name]);
+    let digests = docker(&["image", "inspect", "--format", "{{join .RepoDigests \"\\n\"}}", &name]);
+    let pinned = digests.lines().find(|known| known.starts_with(&registry.name("private"))).unwrap().to_owned();
+    drop(gone);
+    let pull = |config: &Path| {
+        let args = ["image", "build", &pinned, "-o", "b.tar"];
+        ft(clone.path()).args(args).env("DOCKER_CONFIG", config).output().unwrap()
+    };
+    let refused = pull(&none);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(69), "{said}");
+    assert!(said.contains(&pinned) && said.contains("docker login REGISTRY"), "{said}");
+    let _gone = Image(id.clone());
+    let pulled = pull(&login);
+    let said = String::from_utf8_lossy(&pulled.stderr).into_owned();
+    assert_eq!(String::from_utf8_lossy(&pulled.stdout).trim(), id, "{said}");
+    assert!(!said.contains("word") && !said.contains("c29tZW9uZTp3b3Jk"), "{said}");
 }
