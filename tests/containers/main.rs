@@ -8,10 +8,14 @@ mod death;
 #[path = "../cli/harness.rs"]
 #[allow(dead_code, reason = "made for more tests than these")]
 mod harness;
+mod images;
 
 #[path = "../engine/private.rs"]
 #[allow(dead_code, reason = "made for more tests than these")]
 mod private;
+#[path = "../images/harness.rs"]
+#[allow(dead_code, reason = "made for more tests than these")]
+mod recipes;
 mod relay;
 mod runs;
 mod shared;

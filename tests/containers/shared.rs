@@ -3,7 +3,9 @@
 
 use crate::container;
 use crate::harness::{Project, Report, eventually};
+use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// What the engine's own client says.
 pub fn docker(arguments: &[&str]) -> String {
@@ -22,6 +24,48 @@ pub fn project(tools: &[&str]) -> Project {
     let project = Project::with_tools(tools);
     let image = pinned(container::image());
     project.lock(|lock| lock["container"] = serde_json::json!({ "image": image })).commit();
+    project
+}
+
+/// A repository whose environment is pytest alone, of wheels for every Python: made quickly, for whoever needs one for
+/// each image. The lock names no image yet, and has this one step.
+pub fn small() -> Project {
+    static REQUIREMENTS: OnceLock<String> = OnceLock::new();
+    let requirements = REQUIREMENTS.get_or_init(|| {
+        let all = Project::new().read("ci/parity.requirements.txt");
+        let wanted = ["pytest==", "iniconfig==", "packaging==", "pluggy==", "pygments=="];
+        let mut kept = false;
+        let mine = all.lines().filter(|line| {
+            if !line.starts_with(' ') {
+                kept = wanted.iter().any(|name| line.starts_with(name));
+            }
+            kept
+        });
+        mine.flat_map(|line| [line, "\n"]).collect()
+    });
+    // Which wheel is for another Python than the template's is pip's to say; it finds all of them here.
+    let project = Project::empty();
+    let links = project.home.join("wheels");
+    std::fs::create_dir(&links).unwrap();
+    let store = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli/cache/wheels/files");
+    let files = std::fs::read_dir(store).unwrap().flat_map(|entry| std::fs::read_dir(entry.unwrap().path()).unwrap());
+    for wheel in files.map(|entry| entry.unwrap().path()) {
+        std::os::unix::fs::symlink(&wheel, links.join(wheel.file_name().unwrap())).unwrap();
+    }
+    let project = project.var("PIP_FIND_LINKS", links.to_str().unwrap()).var("PIP_NO_INDEX", "1");
+    project.write("ci/parity.requirements.txt", requirements);
+    project.write("tests/test_demo.py", "def test_small():\n    assert True\n\n\ndef test_large():\n    assert 1000\n");
+    let lock = serde_json::json!({
+        "version": 2,
+        "python": "3.11",
+        "environment": {"from": "ci/parity.requirements.txt", "project": "none"},
+        "tools": {"pytest": {"args": ["-q", "tests"], "timeout_sec": 60}},
+        "pytest_collection": {"allow_uncollected": true},
+        "network_policy": {"forbid_network": true},
+    });
+    project.write("ci/parity.lock.json", lock.to_string());
+    project.git(&["init", "-q", "-b", "main"]);
+    project.commit();
     project
 }
 
