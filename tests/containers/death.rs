@@ -5,7 +5,7 @@ use crate::container;
 use crate::harness::{Project, Ran, eventually};
 use crate::private::Private;
 use crate::relay::{Plan, Relay};
-use crate::shared::{docker, leaves_nothing, pinned, project};
+use crate::shared::{docker, label, leaves_nothing, pinned, project};
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;
@@ -135,7 +135,7 @@ fn an_engine_that_is_killed_is_no_verdict_and_the_next_run_finds_its_way() {
     engine.restart();
     project.lock(|lock| lock["tools"]["second"]["args"] = json!(["-c", "print('well')"])).commit();
     project.ft(&["run", "--container"]).leaves(0);
-    let mine = format!("label=ft.repository={}", project.root.canonicalize().unwrap().display());
+    let mine = label(&project);
     eventually("nothing of the dead run is left", || {
         docker(&["--host", &host, "ps", "--all", "--quiet", "--filter", &mine]).is_empty()
     });

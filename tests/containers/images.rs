@@ -3,63 +3,8 @@
 
 use crate::container;
 use crate::harness::Project;
-use crate::recipes::images_make;
-use crate::shared::{docker, leaves_nothing, pinned, small};
+use crate::shared::{Built, docker, leaves_nothing, pinned, small};
 use serde_json::json;
-use std::io::Write;
-use std::process::{Command, Stdio};
-
-/// An image that is removed whatever happens, with what was made from it in the engine.
-struct Built {
-    id: String,
-    /// Repositories that ran in it.
-    roots: Vec<String>,
-    /// It is one of `images/`, which stays.
-    recipe: bool,
-}
-
-impl Built {
-    /// These lines on top of the image of these tests.
-    fn on_top(lines: &str) -> Built {
-        let mut build = Command::new("docker");
-        build.args(["build", "--network", "none", "--quiet", "--force-rm", "-"]).env("DOCKER_BUILDKIT", "0");
-        let mut build = build.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let text = format!("FROM {}\n{lines}\n", container::image());
-        build.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        let output = build.wait_with_output().unwrap();
-        assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
-        let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
-        Built { id, roots: Vec::new(), recipe: false }
-    }
-
-    /// One of `images/`.
-    fn of(recipe: &str) -> Built {
-        Built { id: images_make(recipe), roots: Vec::new(), recipe: true }
-    }
-
-    /// The lock of this repository names it from now on.
-    fn pin(&mut self, project: &Project) {
-        project.lock(|lock| lock["container"] = json!({ "image": self.id })).commit();
-        self.roots.push(project.root.canonicalize().unwrap().display().to_string());
-    }
-}
-
-impl Drop for Built {
-    fn drop(&mut self) {
-        let quietly = |args: &[&str]| Command::new("docker").args(args).output().unwrap();
-        for root in &self.roots {
-            let label = format!("label=ft.repository={root}");
-            let listed = quietly(&["volume", "ls", "--quiet", "--filter", &label]);
-            let own = |name: &&str| ["ft-env-", "ft-etc-", "ft-image-"].iter().any(|kind| name.starts_with(kind));
-            for volume in String::from_utf8_lossy(&listed.stdout).lines().filter(own) {
-                quietly(&["volume", "rm", volume]);
-            }
-        }
-        if !self.recipe {
-            quietly(&["rmi", "--force", &self.id]);
-        }
-    }
-}
 
 /// What a step can see of the image's configuration.
 const SEE: &str = "import os, sys\nprint(sorted(os.environ.items()))\nprint(os.getcwd(), os.getuid(), os.getgid(), \

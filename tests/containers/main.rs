@@ -10,6 +10,7 @@ mod death;
 mod harness;
 mod images;
 
+mod matrix;
 #[path = "../engine/private.rs"]
 #[allow(dead_code, reason = "made for more tests than these")]
 mod private;
@@ -19,3 +20,5 @@ mod recipes;
 mod relay;
 mod runs;
 mod shared;
+mod together;
+mod trees;

@@ -1,7 +1,7 @@
 //! Whole runs on small repositories, held against venv mode on the same repository, and how they end.
 
 use crate::harness::eventually;
-use crate::shared::{docker, leaves_nothing, project, wall};
+use crate::shared::{docker, label, leaves_nothing, project, wall};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -195,7 +195,7 @@ fn a_runner_that_is_killed_leaves_no_container() {
     project.lock(|lock| lock["pytest_collection"] = serde_json::json!({"allow_uncollected": true})).commit();
     let mut child = project.start(&["run", "--container"]);
     let running = || {
-        let mine = format!("label=ft.repository={}", project.root.canonicalize().unwrap().display());
+        let mine = label(&project);
         docker(&["ps", "--filter", &mine, "--format", "{{.Status}}"]).contains("Up")
     };
     eventually("a container runs", running);

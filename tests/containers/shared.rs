@@ -3,8 +3,10 @@
 
 use crate::container;
 use crate::harness::{Project, Report, eventually};
+use crate::recipes::images_make;
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// What the engine's own client says.
@@ -69,9 +71,14 @@ pub fn small() -> Project {
     project
 }
 
+/// How a repository is found in the engine.
+pub fn label(project: &Project) -> String {
+    format!("label=ft.repository={}", project.root.canonicalize().unwrap().display())
+}
+
 /// What of this repository's is in the engine: containers, and volumes of one run.
 pub fn left(project: &Project) -> Vec<String> {
-    let mine = format!("label=ft.repository={}", project.root.canonicalize().unwrap().display());
+    let mine = label(project);
     let containers = docker(&["ps", "--all", "--quiet", "--filter", &mine]);
     let volumes = docker(&["volume", "ls", "--quiet", "--filter", &mine, "--filter", "name=ft-run-"]);
     containers.lines().chain(volumes.lines()).map(str::to_owned).collect()
@@ -86,4 +93,57 @@ pub fn leaves_nothing(project: &Project) {
 pub fn wall<'a>(report: &'a Report, step: &str, name: &str) -> &'a serde_json::Value {
     let walls = report.step(step)["enforcement"].as_array().unwrap();
     walls.iter().find(|wall| wall["wall"] == name).unwrap_or_else(|| panic!("no {name} in {walls:#?}"))
+}
+
+/// An image that is removed whatever happens, with what was made from it in the engine.
+pub struct Built {
+    pub id: String,
+    /// Repositories that ran in it.
+    repositories: Vec<String>,
+    /// It is one of `images/`, which stays.
+    recipe: bool,
+}
+
+impl Built {
+    /// These lines on top of the image of these tests.
+    pub fn on_top(lines: &str) -> Built {
+        let mut build = Command::new("docker");
+        build
+            .args(["build", "--network", "none", "--quiet", "--no-cache", "--force-rm", "-"])
+            .env("DOCKER_BUILDKIT", "0");
+        let mut build = build.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let text = format!("FROM {}\n{lines}\n", container::image());
+        build.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = build.wait_with_output().unwrap();
+        assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+        let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        Built { id, repositories: Vec::new(), recipe: false }
+    }
+
+    /// One of `images/`.
+    pub fn of(recipe: &str) -> Built {
+        Built { id: images_make(recipe), repositories: Vec::new(), recipe: true }
+    }
+
+    /// The lock of this repository names it from now on.
+    pub fn pin(&mut self, project: &Project) {
+        project.lock(|lock| lock["container"] = serde_json::json!({ "image": self.id })).commit();
+        self.repositories.push(label(project));
+    }
+}
+
+impl Drop for Built {
+    fn drop(&mut self) {
+        let quietly = |args: &[&str]| Command::new("docker").args(args).output().unwrap();
+        for repository in &self.repositories {
+            let listed = quietly(&["volume", "ls", "--quiet", "--filter", repository]);
+            let own = |name: &&str| ["ft-env-", "ft-etc-", "ft-image-"].iter().any(|kind| name.starts_with(kind));
+            for volume in String::from_utf8_lossy(&listed.stdout).lines().filter(own) {
+                quietly(&["volume", "rm", volume]);
+            }
+        }
+        if !self.recipe {
+            quietly(&["rmi", "--force", &self.id]);
+        }
+    }
 }
