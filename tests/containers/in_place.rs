@@ -1,8 +1,8 @@
 //! `ft ci` in a job that runs in a container already: of the lock's image, or of another one.
 
-use super::container::Container;
-use super::harness::Project;
-use super::{docker, pinned};
+use crate::container::{self, Container};
+use crate::harness::Project;
+use crate::shared::{docker, pinned};
 use serde_json::{Value, json};
 
 /// What `ft ci` left with there, in a clone, after this was done to the container; and what it printed.
@@ -28,7 +28,7 @@ fn job(project: &Project, before: &str) -> (Option<i32>, String, String) {
 /// A repository whose lock has the image of these tests, as `ft lock --image` writes it.
 fn locked(force: bool) -> Project {
     let project = Project::with_tools(&["pytest"]);
-    project.ft(&["lock", "--image", super::container::image()]).leaves(0).says("measuring");
+    project.ft(&["lock", "--image", container::image()]).leaves(0).says("measuring");
     project.lock(|lock| lock["container"]["force_container"] = force.into()).commit();
     project
 }
@@ -44,7 +44,7 @@ fn a_job_in_the_locks_image_runs_in_place_and_says_what_was_measured() {
     let (status, out, err) = job(&project, "");
     assert_eq!(status, Some(0), "{out}\n{err}");
     let report: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(report["environment"]["in_image"]["image"], pinned(super::container::image()));
+    assert_eq!(report["environment"]["in_image"]["image"], pinned(container::image()));
     assert_eq!(report["environment"]["in_image"]["contents"], *contents);
     assert_eq!(report["environment"]["container"], Value::Null);
     assert_eq!(report["steps"][0]["tests"]["passed"], 2, "{report:#}");
@@ -94,7 +94,7 @@ fn without_a_measurement_in_the_lock_a_job_still_needs_an_engine() {
     assert_eq!(status, Some(105), "{out}\n{err}");
     assert!(err.contains("PARITY-050"), "{err}");
     // Measured again, it is in the lock again.
-    project.ft(&["lock", "--image", super::container::image()]).leaves(0);
+    project.ft(&["lock", "--image", container::image()]).leaves(0);
     let lock: Value = serde_json::from_str(&project.read("ci/parity.lock.json")).unwrap();
     assert!(lock["container"]["contents"]["interpreter"].is_string());
 }

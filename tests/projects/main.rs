@@ -2,6 +2,9 @@
 //! released them. `ft init`, a commit, `ft run`: green with the projects' own tests, and the report is whole.
 #![cfg(target_os = "linux")]
 
+#[path = "../cells/container.rs"]
+#[allow(dead_code, reason = "the image alone is needed here")]
+mod container;
 mod harness;
 mod merges;
 
@@ -20,9 +23,20 @@ enum Second {
     Collects,
 }
 
+/// Where a project is checked.
+#[derive(PartialEq, Eq)]
+enum Modes {
+    /// In an image without a compiler and without Node.js, too.
+    Both,
+    Venv,
+}
+
 /// From `ft init` to the report. `steps` must be in the lock, and at least `passed` tests must pass.
-fn main_job(repo: &Repo, steps: &[&str], passed: u64, second: Second) {
+fn main_job(repo: &Repo, steps: &[&str], passed: u64, second: Second, modes: Modes) {
     repo.ft(&["init"]).expect(0);
+    if modes == Modes::Both {
+        repo.ft(&["lock", "--image", container::image()]).expect(0);
+    }
     repo.commit("The lock");
     repo.ft(&["run"]).expect(0);
     let report = published(repo);
@@ -32,6 +46,22 @@ fn main_job(repo: &Repo, steps: &[&str], passed: u64, second: Second) {
     assert_eq!(repo.git(&["status", "--porcelain"]), "", "a run leaves nothing that git sees");
     repo.ft(&["lock", "--check"]).expect(0);
     self_check(repo, &second);
+    if modes == Modes::Both {
+        in_a_container(repo, &report);
+    }
+}
+
+/// In a container the report is the same, but for where that was and how it was held.
+fn in_a_container(repo: &Repo, report: &Report) {
+    repo.ft(&["run", "--container"]).expect(0);
+    let contained = published(repo);
+    assert!(contained.environment.is_some_and(|environment| environment.container.is_some()));
+    let compared = repo.ft(&["diff", &report.id, &contained.id]).expect(1);
+    let held = |line: &&str| line.starts_with("enforcement.") || line.contains(".enforcement.");
+    let (held, other): (Vec<&str>, Vec<&str>) = compared.stdout.lines().partition(held);
+    assert!(held.contains(&"enforcement.cell: namespaces | container"), "{held:#?}");
+    let fields: Vec<&str> = other.iter().map(|line| line.split(':').next().unwrap_or_default()).collect();
+    assert_eq!(fields, ["environment.key", "environment.path", "environment.container"], "{other:#?}");
 }
 
 fn published(repo: &Repo) -> Report {
@@ -131,7 +161,7 @@ fn attrs_is_green_with_its_own_calls_of_mypy() {
     assert!(text.contains(test));
     repo.write(path, &text.replace(test, "    def of_a_later_patch_release(self):\n"));
     repo.commit("Leave out what this patch release of Python can't do");
-    main_job(&repo, &["ruff", "mypy", "mypy-2", "pytest"], 1440, Second::Warm);
+    main_job(&repo, &["ruff", "mypy", "mypy-2", "pytest"], 1440, Second::Warm, Modes::Venv);
 }
 
 #[test]
@@ -142,7 +172,7 @@ fn pluggy_is_green() {
         sha256: "7dcc130b76258d33b90f61b658791dede3486c3e6bfb003ee5c9bfb396dd22f3",
     };
     // pytest-benchmark asks git and hg for the commit while it is configured.
-    main_job(&pluggy.repository(By::Uv), &["ruff", "mypy", "pytest"], 120, Second::Collects);
+    main_job(&pluggy.repository(By::Uv), &["ruff", "mypy", "pytest"], 120, Second::Collects, Modes::Both);
 }
 
 #[test]
@@ -152,7 +182,7 @@ fn click_is_green() {
         version: "8.1.8",
         sha256: "ed53c9d8990d83c2a27deae68e4ee337473f6330c040a31d4225c9574d16096a",
     };
-    main_job(&click.repository(By::Uv), &["ruff", "mypy", "pytest"], 620, Second::Warm);
+    main_job(&click.repository(By::Uv), &["ruff", "mypy", "pytest"], 620, Second::Warm, Modes::Both);
 }
 
 #[test]
@@ -162,7 +192,7 @@ fn itsdangerous_is_green_without_uv() {
         version: "2.2.0",
         sha256: "e0050c0b7da1eea53ffaf149c0cfbb5c6e2e2b69c4bef22c81fa6eb73e5f6173",
     };
-    main_job(&itsdangerous.repository(By::Pip), &["ruff", "mypy", "pytest"], 290, Second::Warm);
+    main_job(&itsdangerous.repository(By::Pip), &["ruff", "mypy", "pytest"], 290, Second::Warm, Modes::Both);
 }
 
 #[test]
@@ -173,7 +203,7 @@ fn markupsafe_is_green_with_its_c_extension() {
         sha256: "722695808f4b6457b320fdc131280796bdceb04ab50fe1795cd540799ebe1698",
     };
     let repo = markupsafe.repository(By::Uv);
-    main_job(&repo, &["ruff", "mypy", "pytest"], 79, Second::Warm);
+    main_job(&repo, &["ruff", "mypy", "pytest"], 79, Second::Warm, Modes::Venv);
     let native =
         repo.ft(&["exec", "--", "python", "-c", "import markupsafe._speedups as s; print(s.__file__)"]).expect(0);
     assert!(native.stdout.contains("_speedups.cpython-311"), "{}", native.stdout);

@@ -73,10 +73,6 @@ impl Asked<'_> {
         let mut all = vec![mount(None, "/ft", false, false)];
         all.extend(self.volumes.iter().map(|volume| mount(Some(&volume.name), &volume.target, true, false)));
         all.extend(self.goods.iter().map(|name| mount(Some(name), GOODS, true, false)));
-        // What an image declares as a volume would be a place to write to: here it can only be read.
-        let own = ["/tmp", "/var/tmp", "/dev/shm", "/etc"];
-        let declared = self.image.volumes.iter().filter(|place| !own.contains(&place.trim_end_matches('/')));
-        all.extend(declared.map(|place| mount(None, place, true, true)));
         all
     }
 
@@ -181,6 +177,7 @@ impl Asked<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::volumes::Contents;
     use super::*;
 
     fn facts() -> EngineFacts {
@@ -199,19 +196,16 @@ mod tests {
         Labels { run: "r".into(), owner, deadline: 0, repository: "/r".into() }
     }
 
-    fn image() -> Image {
-        Image { volumes: vec!["/data".into(), "/tmp".into()], ..Image::default() }
-    }
-
     #[test]
-    fn what_an_image_declares_can_be_read_and_nothing_of_the_host_is_mounted() {
+    fn what_is_shared_can_be_read_and_nothing_of_the_host_is_mounted() {
         let limits = Limits { memory_bytes: Some(1 << 30), pids: Some(7), ..Limits::default() };
-        let (image, labels, engine) = (image(), labels(), facts());
+        let (image, labels, engine) = (Image::default(), labels(), facts());
+        let shared = Volume::new("image", "/data", &[], Contents::Image(Vec::new()));
         let asked = Asked {
             image: &image,
             engine: &engine,
             labels: &labels,
-            volumes: &[],
+            volumes: &[shared],
             goods: None,
             limits: &limits,
             seconds: 60,
@@ -223,7 +217,7 @@ mod tests {
         assert!(mounts.iter().all(|mount| mount.typ == Some(MountType::VOLUME)));
         let at = |place: &str| mounts.iter().find(|mount| mount.target.as_deref() == Some(place));
         assert_eq!(at("/data").unwrap().read_only, Some(true));
-        assert_eq!(at("/tmp"), None);
+        assert_ne!(at("/ft").unwrap().read_only, Some(true));
         let granted = |change: &dyn Fn(&mut HostConfig)| {
             let mut host = host.clone();
             change(&mut host);

@@ -54,7 +54,7 @@ pub struct Image {
     pub architecture: String,
     /// Its `PATH`.
     pub path: String,
-    /// Directories that it declares as volumes.
+    /// Directories that it declares as volumes, as an engine understands them: from the root, without `..`.
     pub volumes: Vec<String>,
 }
 
@@ -267,6 +267,9 @@ impl Shared {
                 all.push(Volume::new("env", &mount.cell, &key, contents));
             }
         }
+        // Left to the engine, each would be an anonymous volume, a place to write to: here it can only be read.
+        let declared = shared_places(&self.image);
+        all.extend(declared.map(|place| Volume::new("image", place, &[&self.image.id], Contents::Image(Vec::new()))));
         Ok(all)
     }
 
@@ -331,6 +334,25 @@ impl Shared {
     }
 }
 
+/// What an image declares as volumes, but for the places that every container of ours has.
+fn shared_places(image: &Image) -> impl Iterator<Item = &str> {
+    let ours = ["/tmp", "/var/tmp", "/dev/shm", "/etc"];
+    image.volumes.iter().map(String::as_str).filter(move |place| !ours.contains(place))
+}
+
+/// A path as engines understand it, also one that begins nowhere.
+fn cleaned(place: &str) -> String {
+    let mut parts = Vec::new();
+    for part in place.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
 /// The image that the first known of these names stands for.
 async fn find(engine: &Engine, names: &[String]) -> Result<Image, OpenError> {
     for name in names {
@@ -350,7 +372,7 @@ async fn find(engine: &Engine, names: &[String]) -> Result<Image, OpenError> {
             id: inspected.id.unwrap_or_else(|| name.clone()),
             architecture: inspected.architecture.unwrap_or_default(),
             path: path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").to_owned(),
-            volumes: config.volumes.unwrap_or_default(),
+            volumes: config.volumes.unwrap_or_default().iter().map(|place| cleaned(place)).collect(),
         });
     }
     let endpoint = engine.facts().endpoint.clone();

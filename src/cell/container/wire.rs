@@ -13,11 +13,15 @@ use futures_util::StreamExt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::time::Duration;
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
 /// Bytes between the engine and whoever reads the frames; more wait in the engine, and then in the container.
 const ROOM: usize = 256 * 1024;
+
+/// How long an engine may take to end a container, on a machine under load.
+const ENDING: Duration = Duration::from_secs(15);
 
 /// Creates, attaches to and starts a container, in this order: nothing that it says is lost.
 pub(super) async fn start(engine: &Engine, asked: &Asked<'_>) -> Result<(Live, Made), CellError> {
@@ -66,7 +70,7 @@ async fn drain(mut output: Output, mut to: DuplexStream, mut errors: DuplexStrea
             }
             // Nobody may read them, and they are a panic's few lines at most.
             Some(Ok(LogOutput::StdErr { message })) => {
-                let _ = tokio::time::timeout(std::time::Duration::from_secs(1), errors.write_all(&message)).await;
+                let _ = tokio::time::timeout(Duration::from_secs(1), errors.write_all(&message)).await;
             }
             Some(Ok(other)) => break Some(format!("the engine's stream was cut or is not the container's: {other}")),
             Some(Err(error)) => break Some(format!("the engine's stream: {error}")),
@@ -75,7 +79,7 @@ async fn drain(mut output: Output, mut to: DuplexStream, mut errors: DuplexStrea
     };
     if let Some(said) = said {
         let said: String = said.chars().take(1000).flat_map(char::escape_debug).collect();
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), errors.write_all(said.as_bytes())).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), errors.write_all(said.as_bytes())).await;
     }
 }
 
@@ -91,14 +95,20 @@ pub(super) struct Made {
 impl Made {
     /// Waits a moment for it to be gone.
     pub(super) async fn look_at_its_end(&self) {
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), gone(&self.engine, &self.id)).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), gone(&self.engine, &self.id)).await;
     }
 
+    /// An engine that does not answer is not waited for: the agent's standard input ends with this process, and a later
+    /// run sweeps what is left.
     async fn kill(&self) {
-        let options = KillContainerOptions { signal: "SIGKILL".to_owned() };
-        let _ = self.engine.docker().kill_container(&self.id, Some(options)).await;
-        let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
-        let _ = self.engine.docker().remove_container(&self.id, Some(options)).await;
+        let docker = self.engine.docker();
+        let killed = async {
+            let options = KillContainerOptions { signal: "SIGKILL".to_owned() };
+            let _ = docker.kill_container(&self.id, Some(options)).await;
+            let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
+            let _ = docker.remove_container(&self.id, Some(options)).await;
+        };
+        let _ = tokio::time::timeout(ENDING, killed).await;
     }
 }
 

@@ -1,0 +1,142 @@
+//! The engine, or the way to it, goes away in the middle of a step: infrastructure, never a verdict. What came before it
+//! is kept, and where the engine lives nothing is left in it.
+
+use crate::container;
+use crate::harness::{Project, Ran, eventually};
+use crate::private::Private;
+use crate::relay::{Plan, Relay};
+use crate::shared::{docker, label, leaves_nothing, pinned, project};
+use serde_json::json;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What the second step says when it runs.
+const MARK: &str = "half of this is lost";
+
+/// Two steps: one that leaves a file, and one that does this.
+fn two_steps(second: &str, timeout_sec: u64) -> Project {
+    let project = project(&[]);
+    project.lock(|lock| {
+        lock["tools"] = json!({
+            "first": {"command": "sh", "args": ["-c", "mkdir -p artifacts; echo kept > artifacts/first.txt; echo one"],
+                "gate": "lint", "timeout_sec": 60},
+            "second": {"command": "python", "args": ["-c", second], "gate": "lint", "needs": ["first"],
+                "timeout_sec": timeout_sec, "grace_sec": 1},
+        });
+        lock["plugins"] = json!([]);
+    });
+    project.commit();
+    project
+}
+
+/// Says the mark, goes on to speak, and does not end. The mark is not in its text, which comes by as well.
+const SAYS_AND_STAYS: &str = "import time\nprint('half', 'of this is lost', flush=True)\nwhile True:\n    \
+                              time.sleep(.1)\n    print('more', flush=True)\n";
+
+/// 69, with a report that says what broke and has what came before it.
+fn broke(project: &Project, ran: &Ran) {
+    ran.leaves(69);
+    let report = project.report();
+    assert_eq!(report.exit_code(), 69);
+    let broken = report.0["broken"].as_array().unwrap();
+    assert!(broken.iter().any(|broken| broken["stage"] == "second"), "{broken:#?}");
+    assert!(report.failures().is_empty(), "no verdict: {:?}", report.failures());
+    assert_eq!(report.step("first")["state"], "good");
+    assert_ne!(report.step("second")["state"], "good");
+    assert_eq!(project.read("artifacts/first.txt"), "kept\n");
+    assert_eq!(project.read("artifacts/logs/first.log"), "one\n");
+}
+
+#[test]
+fn a_stream_that_is_cut_is_no_verdict_wherever_it_is_cut() {
+    let project = two_steps(SAYS_AND_STAYS, 4);
+    let line = MARK.len() + 1;
+    // Inside a frame of ours, where one of the engine's ends, and inside the head of its next one.
+    for after in [MARK.len() / 2, line, line + 3] {
+        let relay = Relay::start(Plan::Cut { mark: MARK, after });
+        let ran = project.ft_with(&[("DOCKER_HOST", &relay.host())], &["run", "--container"]);
+        assert!(relay.has_seen_the_mark());
+        broke(&project, &ran);
+        // While the way is still there for whoever wants to remove something.
+        leaves_nothing(&project);
+        drop(relay);
+        std::fs::remove_dir_all(project.path("artifacts")).unwrap();
+    }
+    // The control: over the same socket, and nothing is cut.
+    let relay = Relay::start(Plan::Pass);
+    project.lock(|lock| lock["tools"]["second"]["args"] = json!(["-c", "print('half', 'of this is lost')"])).commit();
+    project.ft_with(&[("DOCKER_HOST", &relay.host())], &["run", "--container"]).leaves(0);
+    assert_eq!(project.read("artifacts/logs/second.log"), format!("{MARK}\n"));
+    leaves_nothing(&project);
+}
+
+#[test]
+fn an_engine_that_stalls_ends_in_bounded_time() {
+    let in_a_step = || {
+        let project = two_steps(SAYS_AND_STAYS, 4);
+        let relay = Relay::start(Plan::Stall { mark: MARK });
+        let began = Instant::now();
+        let ran = project.ft_with(&[("DOCKER_HOST", &relay.host())], &["run", "--container"]);
+        let took = began.elapsed();
+        assert!(relay.has_seen_the_mark());
+        broke(&project, &ran);
+        // The step's five seconds, ten more for its agent, and what is tried to end the container.
+        assert!(took < Duration::from_secs(100), "{took:?}");
+        drop(relay);
+        leaves_nothing(&project);
+    };
+    let before_a_step = || {
+        let project = two_steps(SAYS_AND_STAYS, 4);
+        let relay = Relay::start(Plan::Stall { mark: "/containers/create" });
+        let began = Instant::now();
+        let ran = project.ft_with(&[("DOCKER_HOST", &relay.host())], &["run", "--container"]);
+        let took = began.elapsed();
+        assert!(relay.has_seen_the_mark());
+        ran.leaves(69).says("did not answer in time");
+        assert!(took < Duration::from_secs(180), "{took:?}");
+        drop(relay);
+        leaves_nothing(&project);
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(in_a_step);
+        scope.spawn(before_a_step);
+    });
+}
+
+/// The processes below a private engine's directory but for the engine itself: containerd and its shims.
+fn kill_containerd(dir: &Path) {
+    let config = dir.join("exec/containerd");
+    for pid in crate::harness::processes(&config.display().to_string()) {
+        let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+    }
+}
+
+#[test]
+fn an_engine_that_is_killed_is_no_verdict_and_the_next_run_finds_its_way() {
+    let mut engine = Private::start();
+    let image = container::image();
+    let host = engine.host();
+    let load = format!("docker save {image} | docker --host {host} load --quiet");
+    assert!(Command::new("sh").args(["-c", &load]).stdout(std::process::Stdio::null()).status().unwrap().success());
+    let project = two_steps(SAYS_AND_STAYS, 300);
+    assert_eq!(docker(&["--host", &host, "image", "inspect", "--format", "{{.Id}}", image]), pinned(image));
+    let project = project.var("DOCKER_HOST", &host);
+    let child = project.start(&["run", "--container"]);
+    eventually("the second step runs", || {
+        let events = |run: &std::path::PathBuf| std::fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
+        project.runs().iter().any(|run| events(run).matches("step_started").count() == 2)
+    });
+    engine.kill();
+    kill_containerd(engine.dir());
+    broke(&project, &project.wait(child));
+    // Nobody is there: still no verdict, and the reason is another one.
+    project.ft(&["run", "--container"]).leaves(105).says("PARITY-050");
+    engine.restart();
+    project.lock(|lock| lock["tools"]["second"]["args"] = json!(["-c", "print('well')"])).commit();
+    project.ft(&["run", "--container"]).leaves(0);
+    let mine = label(&project);
+    eventually("nothing of the dead run is left", || {
+        docker(&["--host", &host, "ps", "--all", "--quiet", "--filter", &mine]).is_empty()
+    });
+}

@@ -1,0 +1,138 @@
+//! Images that were made for something else, or by somebody who means no good: what they say about users, programs,
+//! variables and volumes reaches no step, and what can't be worked with is refused in one sentence before the steps.
+
+use crate::container;
+use crate::harness::Project;
+use crate::shared::{Built, docker, leaves_nothing, pinned, small};
+use serde_json::json;
+
+/// What a step can see of the image's configuration.
+const SEE: &str = "import os, sys\nprint(sorted(os.environ.items()))\nprint(os.getcwd(), os.getuid(), os.getgid(), \
+                   os.getgroups(), oct(os.umask(0)))\nprint(sys.path, sys.flags, sys.executable)\n\
+                   print(sorted(os.listdir('/tmp')), os.access('/tmp', os.W_OK), os.path.expanduser('~'))\n\
+                   import pwd; print(pwd.getpwuid(os.getuid()))";
+
+fn seeing() -> Project {
+    let project = small();
+    let image = pinned(container::image());
+    project.lock(|lock| {
+        lock["container"] = json!({ "image": image });
+        lock["tools"]["see"] = json!({"command": "python", "args": ["-c", SEE], "gate": "lint", "timeout_sec": 60});
+    });
+    project.commit();
+    project
+}
+
+#[test]
+fn what_an_image_says_about_its_programs_reaches_no_step() {
+    let project = seeing();
+    project.ft(&["run", "--container"]).leaves(0);
+    let plain = project.read("artifacts/logs/see.log");
+    assert!(plain.contains("/ft/work 1000 1000"), "{plain}");
+    for lines in [
+        "ENTRYPOINT [\"/nowhere\"]\nCMD [\"--nonsense\"]\nUSER 4321:1234\nWORKDIR /not/there\nSTOPSIGNAL SIGSTOP\n\
+         HEALTHCHECK --interval=1s --retries=1 CMD false\nONBUILD RUN false\nSHELL [\"/nowhere\"]\nEXPOSE 80\n\
+         LABEL ft.run=x ft.owner=y ft.boot=z ft.deadline=0 ft.repository=/\nVOLUME /data /tmp /var/tmp/ /dev/shm /etc",
+        "USER ghost:nobody\nENV LD_PRELOAD=/nowhere.so LD_LIBRARY_PATH=/nowhere LD_AUDIT=/nowhere.so \
+         PYTHONSTARTUP=/nowhere.py PYTHONPATH=/nowhere PYTHONHOME=/nowhere PYTHONINSPECT=1 PYTHONOPTIMIZE=2 BASH_ENV=/nowhere \
+         ENV=/nowhere HOME=/nowhere TMPDIR=/nowhere TERM=nonsense LANG=xx_YY PYTEST_ADDOPTS=--nonsense \
+         FT_ROOT=/nowhere FT_CELL=1 MALLOC_PERTURB_=1 IFS=/",
+        "RUN [\"rm\", \"-r\", \"/tmp\", \"/var/tmp\", \"/etc/passwd\", \"/etc/group\", \"/etc/nsswitch.conf\", \
+         \"/usr/bin/sh\", \"/root\", \"/home\", \"/run\"]",
+    ] {
+        let mut image = Built::on_top(lines);
+        image.pin(&project);
+        project.ft(&["run", "--container"]).leaves(0);
+        let report = project.report();
+        assert_eq!(report.step("pytest")["tests"]["passed"], 2, "{lines}");
+        assert_eq!(report.0["environment"]["container"]["image"], json!(image.id));
+        assert_eq!(project.read("artifacts/logs/see.log"), plain, "{lines}");
+        leaves_nothing(&project);
+    }
+}
+
+#[test]
+fn what_an_image_declares_as_a_volume_can_be_read_and_not_written() {
+    let project = small();
+    let step = "import os\nprint(open('/data/said').read(), oct(os.stat('/data').st_mode))\n\
+                try:\n    open('/data/more', 'w')\nexcept OSError as e:\n    print(e.strerror)";
+    project.lock(|lock| {
+        lock["tools"] = json!({"see": {"command": "python", "args": ["-c", step], "gate": "lint", "timeout_sec": 60}});
+    });
+    project.commit();
+    // Its mode is not what keeps anybody from it.
+    let data = "mkdir /data && chmod 777 /data && printf of-the-image > /data/said";
+    let mut image = Built::on_top(&format!("RUN {data}\nVOLUME /data/../data"));
+    image.pin(&project);
+    project.ft(&["run", "--container"]).leaves(0);
+    assert_eq!(project.read("artifacts/logs/see.log"), "of-the-image 0o40777\nRead-only file system\n");
+    // The control: as the engine itself does it, anybody may.
+    let said = docker(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--user",
+        "1000",
+        &image.id,
+        "sh",
+        "-c",
+        "echo x > /data/more && ls /data",
+    ]);
+    assert_eq!(said, "more\nsaid");
+    leaves_nothing(&project);
+}
+
+/// It leaves before its steps with this status and code, and says this once.
+fn refused(project: &Project, status: i32, code: &str, says: &str) {
+    let ran = project.ft(&["run", "--container"]);
+    ran.leaves(status).says(says).says(code);
+    let report = project.report();
+    assert_eq!(report.failures(), [code]);
+    assert_eq!(report.started(), 0, "no step was started");
+    let (message, _) = report.finding(code);
+    assert!(message.contains(says) && !message.contains('\n') && message.len() < 300, "{message}");
+    leaves_nothing(project);
+}
+
+#[test]
+fn an_image_with_a_volume_where_cells_have_their_places_is_refused() {
+    let project = small();
+    for (declared, place) in [("/ft", "/ft"), ("/x/../ft/env/", "/ft/env"), ("ft/work", "/ft/work")] {
+        let mut image = Built::on_top(&format!("VOLUME {declared}"));
+        image.pin(&project);
+        refused(
+            &project,
+            105,
+            "PARITY-052",
+            &format!("the image declares a volume at {place}, where cells have their own places"),
+        );
+    }
+}
+
+#[test]
+fn an_image_without_a_search_path_has_no_python() {
+    let project = small();
+    let mut image = Built::on_top("ENV PATH=\"\"");
+    image.pin(&project);
+    refused(&project, 101, "PARITY-003", "Python 3.11 is not in the image; no Python was found");
+}
+
+#[test]
+fn an_image_without_the_python_of_the_lock_is_refused_also_where_there_is_nothing_but_our_agent() {
+    let project = small();
+    // Another C library and no place to write to; no file at all.
+    for recipe in ["musl", "empty"] {
+        let mut image = Built::of(recipe);
+        image.pin(&project);
+        refused(&project, 101, "PARITY-003", "Python 3.11 is not in the image; no Python was found");
+    }
+    let mut image = Built::of("py313");
+    image.pin(&project);
+    refused(&project, 101, "PARITY-003", "Python 3.11 is not in the image; found: 3.13.");
+    // The control: the same image is one for another lock.
+    project.lock(|lock| lock["python"] = "3.13".into()).commit();
+    project.ft(&["run", "--container"]).leaves(0);
+    assert_eq!(project.report().step("pytest")["tests"]["passed"], 2);
+    leaves_nothing(&project);
+}
