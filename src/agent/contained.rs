@@ -13,14 +13,18 @@ use super::walls::{Behind, read_frame};
 use super::witness::{SLOTS, Stub};
 use super::{Failure, refuse, serve};
 use crate::code::ExitCode;
-use crate::frame::{Goods, Inside, ToHelper};
+use crate::frame::{Goods, Inside, ToHelper, UNENFORCEABLE};
 use crate::linux::cgroup::Groups;
 use crate::linux::{ids, process, route, seccomp};
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 /// The step's own directories beside its tree.
 const OWN: [&str; 3] = ["/ft/work", "/ft/home", "/ft/out"];
+
+/// Where everybody may write. One of them may lead to the other.
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// Reads what is to be made of the container, makes it, and serves to the end.
 pub fn enter() -> ExitCode {
@@ -41,6 +45,7 @@ pub fn enter() -> ExitCode {
 
 fn build(inside: &Inside) -> Result<Behind, Failure> {
     let fail = |stage: &'static str| move |e: crate::linux::CallError| Failure::new(stage, e);
+    are_places()?;
     for (path, text) in &inside.seals {
         if fs::read_to_string(path).is_ok_and(|found| found == *text) {
             continue;
@@ -78,7 +83,31 @@ fn build(inside: &Inside) -> Result<Behind, Failure> {
     })
 }
 
+/// What the engine mounted there is there and nowhere else: an image whose `/ft` leads somewhere else would have every
+/// path of a step mean two things.
+fn are_places() -> Result<(), Failure> {
+    let temporary = TEMPORARY.map(PathBuf::from);
+    let one = |path: &Path, allowed: &[PathBuf]| {
+        let found = fs::canonicalize(path).map_err(|e| Failure::new("places", format!("{}: {e}", path.display())))?;
+        if allowed.contains(&found) {
+            return Ok(());
+        }
+        let said = format!(
+            "{} leads to {} in this image, and cells have their own places there",
+            path.display(),
+            found.display()
+        );
+        Err(Failure::new(UNENFORCEABLE, said))
+    };
+    one(Path::new("/ft"), &[PathBuf::from("/ft")])?;
+    temporary.iter().try_for_each(|path| one(path, &temporary))
+}
+
 fn make_places() -> std::io::Result<()> {
+    for path in TEMPORARY {
+        // Some engines give a directory in memory the mode that the image's own directory has.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o1777))?;
+    }
     let owner = Some((ids::INNER, ids::INNER));
     for path in OWN {
         fs::create_dir_all(path)?;

@@ -72,6 +72,43 @@ fn a_stream_that_is_cut_is_no_verdict_wherever_it_is_cut() {
 }
 
 #[test]
+fn a_step_whose_end_is_known_and_whose_files_are_cut_is_no_verdict_either() {
+    for status in [0, 1] {
+        let files = "mkdir -p artifacts; printf 'half %s' 'of this is lost' > artifacts/second.txt";
+        let project = two_steps("", 60);
+        project.lock(|lock| {
+            lock["tools"]["second"]["command"] = "sh".into();
+            lock["tools"]["second"]["args"] = json!(["-c", format!("{files}; exit {status}")]);
+        });
+        project.commit();
+        let relay = Relay::start(Plan::Cut { mark: MARK, after: 4 });
+        let ran = project.ft_with(&[("DOCKER_HOST", &relay.host())], &["run", "--container"]);
+        assert!(relay.has_seen_the_mark());
+        broke(&project, &ran);
+        assert!(!project.path("artifacts/second.txt").exists(), "half a file is none");
+        leaves_nothing(&project);
+    }
+}
+
+#[test]
+fn a_container_that_somebody_else_ends_is_no_verdict() {
+    for end in [&["kill"][..], &["rm", "--force"]] {
+        let project = two_steps(SAYS_AND_STAYS, 300);
+        let child = project.start(&["run", "--container"]);
+        eventually("the second step runs", || second_runs(&project));
+        let container = docker(&["ps", "--quiet", "--no-trunc", "--filter", &label(&project)]);
+        docker(&[end, &[&container]].concat());
+        broke(&project, &project.wait(child));
+        leaves_nothing(&project);
+    }
+}
+
+fn second_runs(project: &Project) -> bool {
+    let events = |run: &std::path::PathBuf| std::fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
+    project.runs().iter().any(|run| events(run).matches("step_started").count() == 2)
+}
+
+#[test]
 fn an_engine_that_stalls_ends_in_bounded_time() {
     let in_a_step = || {
         let project = two_steps(SAYS_AND_STAYS, 4);
@@ -123,10 +160,7 @@ fn an_engine_that_is_killed_is_no_verdict_and_the_next_run_finds_its_way() {
     assert_eq!(docker(&["--host", &host, "image", "inspect", "--format", "{{.Id}}", image]), pinned(image));
     let project = project.var("DOCKER_HOST", &host);
     let child = project.start(&["run", "--container"]);
-    eventually("the second step runs", || {
-        let events = |run: &std::path::PathBuf| std::fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
-        project.runs().iter().any(|run| events(run).matches("step_started").count() == 2)
-    });
+    eventually("the second step runs", || second_runs(&project));
     engine.kill();
     kill_containerd(engine.dir());
     broke(&project, &project.wait(child));
