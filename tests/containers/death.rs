@@ -5,7 +5,7 @@ use crate::container;
 use crate::harness::{Project, Ran, eventually};
 use crate::private::Private;
 use crate::relay::{Plan, Relay};
-use crate::shared::{docker, label, leaves_nothing, pinned, project};
+use crate::shared::{Built, docker, label, leaves_nothing, pinned, project, small};
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;
@@ -103,6 +103,30 @@ fn a_container_that_somebody_else_ends_is_no_verdict() {
     }
 }
 
+#[test]
+fn a_volume_that_was_filled_by_half_is_filled_again() {
+    // Nobody has an environment for an image of its own.
+    let mut image = Built::on_top("LABEL ft.test.half=1");
+    let project = small();
+    image.pin(&project);
+    let relay = Relay::start(Plan::Cut { mark: "/_pytest/nodes.py", after: 300 });
+    project.ft_with(&[("DOCKER_HOST", &relay.host())], &["run", "--container"]).leaves(69);
+    assert!(relay.has_seen_the_mark());
+    let broken = project.report().0["broken"][0]["msg"].as_str().unwrap().to_owned();
+    let named = |kind: &str| {
+        let listed = docker(&["volume", "ls", "--quiet", "--filter", &label(&project)]);
+        listed.lines().filter(|name| name.starts_with(kind)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let [half] = &named("ft-env-")[..] else {
+        panic!("one volume, and it is not sealed: {:?} {broken}", named("ft-env-"))
+    };
+    leaves_nothing(&project);
+    project.ft(&["run", "--container"]).leaves(0);
+    assert_eq!(project.report().step("pytest")["tests"]["passed"], 2);
+    assert_eq!(named("ft-env-"), [half.clone(), format!("{half}-sealed")]);
+    leaves_nothing(&project);
+}
+
 fn second_runs(project: &Project) -> bool {
     let events = |run: &std::path::PathBuf| std::fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
     project.runs().iter().any(|run| events(run).matches("step_started").count() == 2)
@@ -135,9 +159,28 @@ fn an_engine_that_stalls_ends_in_bounded_time() {
         drop(relay);
         leaves_nothing(&project);
     };
+    let with_a_person_who_does_not_wait = || {
+        let project = two_steps(SAYS_AND_STAYS, 300);
+        let relay = Relay::start(Plan::Stall { mark: MARK });
+        let project = project.var("DOCKER_HOST", &relay.host());
+        let child = project.start(&["run", "--container"]);
+        eventually("the engine stalls", || relay.has_seen_the_mark());
+        let began = Instant::now();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        project.wait(child).leaves(130);
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(100), "{took:?}");
+        let report = project.report();
+        assert_eq!((report.exit_code(), report.0["interrupted"].as_str()), (130, Some("SIGINT")));
+        assert_eq!(project.read("artifacts/first.txt"), "kept\n");
+        drop(relay);
+        leaves_nothing(&project);
+    };
     std::thread::scope(|scope| {
         scope.spawn(in_a_step);
         scope.spawn(before_a_step);
+        scope.spawn(with_a_person_who_does_not_wait);
     });
 }
 
