@@ -127,6 +127,22 @@ fn a_volume_that_was_filled_by_half_is_filled_again() {
     leaves_nothing(&project);
 }
 
+#[test]
+fn a_volume_that_lost_its_content_stops_one_run_and_no_more() {
+    let mut image = Built::on_top("LABEL ft.test.lost=1");
+    let project = small();
+    image.pin(&project);
+    project.ft(&["run", "--container"]).leaves(0);
+    let volumes = docker(&["volume", "ls", "--quiet", "--filter", &label(&project)]);
+    let env = volumes.lines().find(|name| name.starts_with("ft-env-")).unwrap();
+    // As a power failure leaves it: it is there, and so is what says that it is whole.
+    docker(&["volume", "rm", env]);
+    docker(&["volume", "create", "--label", label(&project).trim_start_matches("label="), env]);
+    project.ft(&["run", "--container"]).leaves(69).says(env).says("was not finished");
+    project.ft(&["run", "--container"]).leaves(0);
+    leaves_nothing(&project);
+}
+
 fn second_runs(project: &Project) -> bool {
     let events = |run: &std::path::PathBuf| std::fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
     project.runs().iter().any(|run| events(run).matches("step_started").count() == 2)
