@@ -8,7 +8,7 @@ use crate::relay::{Plan, Relay};
 use crate::shared::{Built, docker, label, leaves_nothing, pinned, project, small};
 use serde_json::json;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// What the second step says when it runs.
@@ -94,8 +94,8 @@ fn a_step_whose_end_is_known_and_whose_files_are_cut_is_no_verdict_either() {
 fn a_container_that_somebody_else_ends_is_no_verdict() {
     for end in [&["kill"][..], &["rm", "--force"]] {
         let project = two_steps(SAYS_AND_STAYS, 300);
-        let child = project.start(&["run", "--container"]);
-        eventually("the second step runs", || second_runs(&project));
+        let mut child = project.start(&["run", "--container"]);
+        wait_for(&mut child, || second_runs(&project));
         let container = docker(&["ps", "--quiet", "--no-trunc", "--filter", &label(&project)]);
         docker(&[end, &[&container]].concat());
         broke(&project, &project.wait(child));
@@ -143,6 +143,14 @@ fn a_volume_that_lost_its_content_stops_one_run_and_no_more() {
     leaves_nothing(&project);
 }
 
+/// Asks until it holds, for as long as the run goes on: an environment may have to be made first.
+fn wait_for(child: &mut Child, holds: impl Fn() -> bool) {
+    while !holds() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn second_runs(project: &Project) -> bool {
     let events = |run: &std::path::PathBuf| std::fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
     project.runs().iter().any(|run| events(run).matches("step_started").count() == 2)
@@ -179,8 +187,8 @@ fn an_engine_that_stalls_ends_in_bounded_time() {
         let project = two_steps(SAYS_AND_STAYS, 300);
         let relay = Relay::start(Plan::Stall { mark: MARK });
         let project = project.var("DOCKER_HOST", &relay.host());
-        let child = project.start(&["run", "--container"]);
-        eventually("the engine stalls", || relay.has_seen_the_mark());
+        let mut child = project.start(&["run", "--container"]);
+        wait_for(&mut child, || relay.has_seen_the_mark());
         let began = Instant::now();
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
@@ -218,8 +226,8 @@ fn an_engine_that_is_killed_is_no_verdict_and_the_next_run_finds_its_way() {
     let project = two_steps(SAYS_AND_STAYS, 300);
     assert_eq!(docker(&["--host", &host, "image", "inspect", "--format", "{{.Id}}", image]), pinned(image));
     let project = project.var("DOCKER_HOST", &host);
-    let child = project.start(&["run", "--container"]);
-    eventually("the second step runs", || second_runs(&project));
+    let mut child = project.start(&["run", "--container"]);
+    wait_for(&mut child, || second_runs(&project));
     engine.kill();
     kill_containerd(engine.dir());
     broke(&project, &project.wait(child));
