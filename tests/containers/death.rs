@@ -92,7 +92,7 @@ fn a_step_whose_end_is_known_and_whose_files_are_cut_is_no_verdict_either() {
 
 #[test]
 fn a_container_that_somebody_else_ends_is_no_verdict() {
-    for end in [&["kill"][..], &["rm", "--force"]] {
+    for end in [&["kill"][..], &["rm", "--force", "--volumes"]] {
         let project = two_steps(SAYS_AND_STAYS, 300);
         let mut child = project.start(&["run", "--container"]);
         wait_for(&mut child, || second_runs(&project));
@@ -240,4 +240,7 @@ fn an_engine_that_is_killed_is_no_verdict_and_the_next_run_finds_its_way() {
     eventually("nothing of the dead run is left", || {
         docker(&["--host", &host, "ps", "--all", "--quiet", "--filter", &mine]).is_empty()
     });
+    // A volume without a name of ours is that of a single container.
+    let volumes = docker(&["--host", &host, "volume", "ls", "--quiet"]);
+    assert!(volumes.lines().all(|name| name.starts_with("ft-")), "{volumes}");
 }
