@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Above this many queued bytes nothing more is read from the command: the pipe fills and the command waits.
 const HIGH: usize = 512 * 1024;
@@ -28,6 +28,8 @@ pub struct Channel {
     digest: Sha256,
     /// Readable (by its end) when whoever started us is gone.
     pub alive: Option<OwnedFd>,
+    /// When nobody can need us any more, whatever the stream says.
+    pub deadline: Option<Instant>,
     /// Whoever started us said that the step has written too much.
     pub over_disk: bool,
     /// The host wants the end at once ([`ToAgent::Kill`]), also of what is done after the command's.
@@ -63,6 +65,7 @@ impl Channel {
             frames: 0,
             digest: Sha256::new(),
             alive: None,
+            deadline: None,
             over_disk: false,
             hurry: false,
         })
@@ -140,7 +143,7 @@ impl Channel {
     /// `others` were.
     ///
     /// # Errors
-    /// Where the starter is gone.
+    /// Where the starter is gone, or the deadline is over.
     pub fn wait(&mut self, others: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Result<Vec<bool>, Gone> {
         let mut fds = vec![PollFd::new(&self.input, PollFlags::IN)];
         fds.extend(others.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
@@ -151,7 +154,11 @@ impl Channel {
             fds.push(PollFd::new(fd, PollFlags::IN));
             fds.len() - 1
         });
-        let timeout = timeout.map(|t| Timespec {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            return Err(Gone);
+        }
+        let timeout = left.into_iter().chain(timeout).min().map(|t| Timespec {
             tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: t.subsec_nanos().into(),
         });

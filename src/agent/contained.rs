@@ -13,15 +13,19 @@ use super::walls::{Behind, read_frame};
 use super::witness::{SLOTS, Stub};
 use super::{Failure, refuse, serve};
 use crate::code::ExitCode;
-use crate::frame::{Goods, Inside, ToHelper};
+use crate::frame::{Goods, Inside, ToHelper, UNENFORCEABLE};
 use crate::linux::cgroup::Groups;
 use crate::linux::{ids, process, route, seccomp};
 use std::fs;
-use std::path::Path;
-use std::time::Duration;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The step's own directories beside its tree.
 const OWN: [&str; 3] = ["/ft/work", "/ft/home", "/ft/out"];
+
+/// Where everybody may write. One of them may lead to the other.
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// Reads what is to be made of the container, makes it, and serves to the end, for so many seconds at most: a host that
 /// vanished behind a connection that nobody closed would else keep the container for ever.
@@ -30,7 +34,11 @@ pub fn enter(seconds: u64) -> ExitCode {
         // Before anything is waited for, or unpacked over somebody's files.
         return refuse(Failure::new("pid", "the agent is not the first process here"));
     }
-    if let Err(error) = process::end_after(Duration::from_secs(seconds.max(1))) {
+    let time = Duration::from_secs(seconds.max(1));
+    let deadline = Instant::now() + time;
+    // As long as this only reads and unpacks. Afterwards the channel looks at the clock, and a step that sends the same
+    // signal interrupts nothing.
+    if let Err(error) = process::end_after(time) {
         return refuse(Failure::new("deadline", error));
     }
     let inside = match read_frame() {
@@ -38,14 +46,17 @@ pub fn enter(seconds: u64) -> ExitCode {
         Ok(_) => return refuse(Failure::new("spec", "no description of the inside")),
         Err(failure) => return refuse(failure),
     };
-    match build(&inside) {
-        Ok(behind) => serve(behind),
+    let built = build(&inside);
+    process::end_no_more();
+    match built {
+        Ok(behind) => serve(Behind { deadline: Some(deadline), ..behind }),
         Err(failure) => refuse(failure),
     }
 }
 
 fn build(inside: &Inside) -> Result<Behind, Failure> {
     let fail = |stage: &'static str| move |e: crate::linux::CallError| Failure::new(stage, e);
+    are_places()?;
     for (path, text) in &inside.seals {
         if fs::read_to_string(path).is_ok_and(|found| found == *text) {
             continue;
@@ -83,7 +94,31 @@ fn build(inside: &Inside) -> Result<Behind, Failure> {
     })
 }
 
+/// What the engine mounted there is there and nowhere else: an image whose `/ft` leads somewhere else would have every
+/// path of a step mean two things.
+fn are_places() -> Result<(), Failure> {
+    let temporary = TEMPORARY.map(PathBuf::from);
+    let one = |path: &Path, allowed: &[PathBuf]| {
+        let found = fs::canonicalize(path).map_err(|e| Failure::new("places", format!("{}: {e}", path.display())))?;
+        if allowed.contains(&found) {
+            return Ok(());
+        }
+        let said = format!(
+            "{} leads to {} in this image, and cells have their own places there",
+            path.display(),
+            found.display()
+        );
+        Err(Failure::new(UNENFORCEABLE, said))
+    };
+    one(Path::new("/ft"), &[PathBuf::from("/ft")])?;
+    temporary.iter().try_for_each(|path| one(path, &temporary))
+}
+
 fn make_places() -> std::io::Result<()> {
+    for path in TEMPORARY {
+        // Some engines give a directory in memory the mode that the image's own directory has.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o1777))?;
+    }
     let owner = Some((ids::INNER, ids::INNER));
     for path in OWN {
         fs::create_dir_all(path)?;

@@ -104,6 +104,7 @@ pub fn trials(scratch: &std::path::Path) -> std::process::ExitCode {
 fn serve(mut behind: walls::Behind) -> ExitCode {
     let Ok(mut channel) = Channel::stdio() else { return ExitCode::INFRASTRUCTURE };
     channel.alive = behind.starter_lives.take();
+    channel.deadline = behind.deadline;
     let probe = behind.probe;
     if behind.without.is_none() && std::process::id() != 1 {
         // Ending everything in reach is what this program does: it must not reach the caller's own processes.

@@ -32,6 +32,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// What PID 1 finds when the walls stand.
 #[derive(Default)]
@@ -56,6 +57,8 @@ pub struct Behind {
     pub changes: Option<Before>,
     /// Only say what was observed.
     pub probe: bool,
+    /// When nobody can need it any more.
+    pub deadline: Option<Instant>,
 }
 
 /// Reads the spec, raises the walls, and runs PID 1 to its end.

@@ -115,8 +115,13 @@ pub async fn talk<C: Cell>(
         talked = talk.lead() => talked,
         () = &mut speak => unreachable!("its sender is the talk's"),
     };
-    if talked.is_err() {
+    if let Err(error) = &talked {
         handle.kill().await;
+        if let CellError::Walls { stage, message } = error
+            && stage == super::UNSEALED
+        {
+            handle.distrust(message).await;
+        }
     }
     let Talk { say, relay, finished, .. } = talk;
     if talked.is_ok() {

@@ -151,12 +151,20 @@ pub struct Live {
     pub handle: Box<dyn Handle>,
 }
 
+/// The stage of an agent that finds something shared not whole.
+const UNSEALED: &str = "seal";
+
 /// How a running cell is ended from outside, in any order and any number of times.
 pub trait Handle: Send {
     /// Ends everything in the cell at once.
     fn kill(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
     /// Waits until nothing of it is left; says how its first process ended.
     fn wait(&mut self) -> Pin<Box<dyn Future<Output = io::Result<String>> + Send + '_>>;
+    /// Something that many cells share was not whole, as the agent says in these words: it is to be made again by whoever
+    /// needs it next. Cells that share nothing have nothing to do.
+    fn distrust(&mut self, _said: &str) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Why there is no result of a step. Never a statement about the step.
@@ -229,7 +237,7 @@ impl CellError {
         match self {
             CellError::Unsupported { .. } => true,
             // What was to be in the cell did not get there: that says nothing about the machine.
-            CellError::Walls { stage, .. } => !["goods", "seal"].contains(&stage.as_str()),
+            CellError::Walls { stage, .. } => !["goods", UNSEALED].contains(&stage.as_str()),
             _ => false,
         }
     }

@@ -228,9 +228,8 @@ pub fn ignore(signal: i32) {
 /// What [`end_after`] ends with: infrastructure.
 const LATE: i32 = 69;
 
-/// Has the kernel end this process after this time, with status 69, whatever it is doing then: setitimer(2), once. A
-/// forked child is not ended. The same signal from anybody else is not heeded, so that PID 1 of a container, which the
-/// kernel shields from signals that it has no handler for, stays shielded.
+/// Has the kernel end this process after this time, with status 69, whatever it is doing then, until [`end_no_more`]:
+/// setitimer(2). A forked child is not ended. The same signal from anybody else ends nothing, but interrupts calls.
 ///
 /// # Errors
 /// EINVAL for a time beyond what the kernel counts.
@@ -261,6 +260,16 @@ pub fn end_after(time: Duration) -> io::Result<()> {
         check(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()))?;
     }
     Ok(())
+}
+
+/// Takes back [`end_after`], and its handler: without one the kernel shields PID 1 from that signal altogether.
+pub fn end_no_more() {
+    // SAFETY: all zeroes is the timer that never fires, and SIG_DFL a valid disposition; neither call can fail with these.
+    unsafe {
+        let never: libc::itimerval = std::mem::zeroed();
+        libc::setitimer(libc::ITIMER_REAL, &raw const never, std::ptr::null_mut());
+        libc::signal(libc::SIGALRM, libc::SIG_DFL);
+    }
 }
 
 /// Makes `fd` the descriptor `number`, without close-on-exec. For a child before exec.

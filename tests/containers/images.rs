@@ -98,7 +98,9 @@ fn refused(project: &Project, status: i32, code: &str, says: &str) {
 #[test]
 fn an_image_with_a_volume_where_cells_have_their_places_is_refused() {
     let project = small();
-    for (declared, place) in [("/ft", "/ft"), ("/x/../ft/env/", "/ft/env"), ("ft/work", "/ft/work")] {
+    for (declared, place) in
+        [("/ft", "/ft"), ("/x/../ft/env/", "/ft/env"), ("ft/work", "/ft/work"), ("/proc/1", "/proc/1")]
+    {
         let mut image = Built::on_top(&format!("VOLUME {declared}"));
         image.pin(&project);
         refused(
@@ -135,4 +137,34 @@ fn an_image_without_the_python_of_the_lock_is_refused_also_where_there_is_nothin
     project.ft(&["run", "--container"]).leaves(0);
     assert_eq!(project.report().step("pytest")["tests"]["passed"], 2);
     leaves_nothing(&project);
+}
+
+#[test]
+fn places_that_an_image_has_already_are_ours_or_the_image_is_refused() {
+    let project = seeing();
+    let image = pinned(container::image());
+    project.lock(|lock| lock["container"] = json!({ "image": image })).commit();
+    project.ft(&["run", "--container"]).leaves(0);
+    let plain = project.read("artifacts/logs/see.log");
+    for lines in [
+        // Files that were there are covered, and modes are what they must be.
+        "RUN mkdir -p /ft/work /ft/env/bin /ft/out /ft/project && touch /ft/work/conftest.py /ft/env/bin/python && ln -s /etc /ft/lib",
+        "RUN chmod 0 /tmp /var/tmp /home",
+        "RUN rm -r /var/tmp && ln -s ../tmp /var/tmp",
+    ] {
+        let mut image = Built::on_top(lines);
+        image.pin(&project);
+        project.ft(&["run", "--container"]).leaves(0);
+        assert_eq!(project.read("artifacts/logs/see.log"), plain, "{lines}");
+    }
+    for (lines, says) in [
+        ("RUN ln -s usr /ft", "/ft leads to /usr in this image"),
+        ("RUN ln -s /nowhere /ft", "/ft leads to /nowhere in this image"),
+        ("RUN rm -r /tmp && ln -s /usr /tmp", "/tmp leads to /usr in this image"),
+        ("RUN rm -r /var/tmp && ln -s /usr /var/tmp", "/var/tmp leads to /usr in this image"),
+    ] {
+        let mut image = Built::on_top(lines);
+        image.pin(&project);
+        refused(&project, 105, "PARITY-052", &format!("{says}, and cells have their own places there"));
+    }
 }

@@ -76,11 +76,11 @@ pub fn label(project: &Project) -> String {
     format!("label=ft.repository={}", project.root.canonicalize().unwrap().display())
 }
 
-/// What of this repository's is in the engine: containers, and volumes of one run.
+/// What of this repository's is in the engine: containers, and volumes of one run or one container.
 pub fn left(project: &Project) -> Vec<String> {
     let mine = label(project);
     let containers = docker(&["ps", "--all", "--quiet", "--filter", &mine]);
-    let volumes = docker(&["volume", "ls", "--quiet", "--filter", &mine, "--filter", "name=ft-run-"]);
+    let volumes = docker(&["volume", "ls", "--quiet", "--filter", &mine, "--filter", "label=ft.run"]);
     containers.lines().chain(volumes.lines()).map(str::to_owned).collect()
 }
 

@@ -70,7 +70,12 @@ impl Asked<'_> {
     }
 
     fn mounts(&self) -> Vec<Mount> {
-        let mut all = vec![mount(None, "/ft", false, false)];
+        let mut own = mount(None, "/ft", false, false);
+        if let Some(options) = &mut own.volume_options {
+            // An engine that was killed removes the container afterwards, and not its volume: a later run finds it by these.
+            options.labels = Some(self.labels.to_map());
+        }
+        let mut all = vec![own];
         all.extend(self.volumes.iter().map(|volume| mount(Some(&volume.name), &volume.target, true, false)));
         all.extend(self.goods.iter().map(|name| mount(Some(name), GOODS, true, false)));
         all

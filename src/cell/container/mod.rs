@@ -41,6 +41,9 @@ const AGENT_NAME: &str = "ft-agent";
 /// Where the tars of this run stand in a container.
 const GOODS: &str = "/ft/goods";
 
+/// Where an image can have no volume: our own places, and what an engine mounts nothing into.
+const TAKEN: [&str; 3] = ["/ft", "/proc", "/sys"];
+
 /// A directory of the host with this file is sealed: the file lists everything in it with its hash, and so names its
 /// content.
 const SEALED: &str = ".ft-seal";
@@ -130,7 +133,8 @@ impl Container {
         if image.architecture != OWN || AGENT.is_empty() {
             return Err(OpenError::Architecture { engine: image.architecture, own: OWN });
         }
-        if let Some(place) = image.volumes.iter().find(|place| Path::new(place).starts_with("/ft") || *place == "/") {
+        let taken = |place: &&String| *place == "/" || TAKEN.iter().any(|taken| Path::new(place).starts_with(taken));
+        if let Some(place) = image.volumes.iter().find(taken) {
             return Err(OpenError::Place(place.clone()));
         }
         Ok(Container(Arc::new(Shared {

@@ -55,7 +55,8 @@ impl Volume {
         (format!("{}/{SEAL}", self.target), self.name.clone())
     }
 
-    fn mark(&self) -> String {
+    /// The empty volume that says that this one is whole.
+    pub(super) fn mark(&self) -> String {
         crate::engine::labels::mark(&self.name)
     }
 }

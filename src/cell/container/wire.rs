@@ -52,7 +52,8 @@ pub(super) async fn start(engine: &Engine, asked: &Asked<'_>) -> Result<(Live, M
     let ended = Made { engine: engine.clone(), id: made.id.clone(), started: true };
     let (engine, id) = (made.engine.clone(), made.id.clone());
     let waiting = tokio::spawn(async move { gone(&engine, &id).await });
-    let handle = Box::new(Running { made, waiting: Some(waiting), ended: None });
+    let shared = asked.volumes.iter().map(|volume| (volume.name.clone(), volume.mark())).collect();
+    let handle = Box::new(Running { made, waiting: Some(waiting), ended: None, shared });
     Ok((Live { to: Box::new(attached.input), from: Box::new(from), errors: Some(Box::new(errors)), handle }, ended))
 }
 
@@ -141,6 +142,8 @@ struct Running {
     made: Made,
     waiting: Option<JoinHandle<io::Result<String>>>,
     ended: Option<String>,
+    /// Volumes that it shares, by name, and what says that they are whole.
+    shared: Vec<(String, String)>,
 }
 
 impl Handle for Running {
@@ -156,6 +159,17 @@ impl Handle for Running {
                 self.ended = Some(ended);
             }
             Ok(self.ended.clone().unwrap_or_default())
+        })
+    }
+
+    fn distrust(&mut self, said: &str) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let marks: Vec<String> =
+            self.shared.iter().filter(|(name, _)| said.contains(name)).map(|(_, mark)| mark.clone()).collect();
+        Box::pin(async move {
+            for mark in marks {
+                // What stays is found by the next run, as it was by this one.
+                let _ = tokio::time::timeout(ENDING, self.made.engine.remove_volume(&mark)).await;
+            }
         })
     }
 }
