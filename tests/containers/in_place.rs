@@ -2,7 +2,8 @@
 
 use crate::container::{self, Container};
 use crate::harness::Project;
-use crate::shared::{docker, pinned};
+use crate::recipes::Image;
+use crate::shared::pinned;
 use serde_json::{Value, json};
 
 /// What `ft ci` left with there, in a clone, after this was done to the container; and what it printed.
@@ -109,9 +110,9 @@ fn an_image_without_this_python_is_pinned_and_the_want_is_told() {
     let base = dir.path().to_str().unwrap();
     let built = project.ft(&["image", "build", base, "-o", archive.to_str().unwrap(), "--name", name, "--load"]);
     built.leaves(0);
+    let _gone = Image(pinned(name));
     project.ft(&["lock", "--image", name]).leaves(0).says("was not measured").says("no Python 3.11");
     let lock: Value = serde_json::from_str(&project.read("ci/parity.lock.json")).unwrap();
     assert_eq!(lock["container"]["image"], json!(pinned(name)));
     assert_eq!(lock["container"]["contents"], Value::Null);
-    docker(&["image", "rm", name]);
 }
