@@ -145,6 +145,13 @@ impl Channel {
     /// # Errors
     /// Where the starter is gone, or the deadline is over.
     pub fn wait(&mut self, others: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Result<Vec<bool>, Gone> {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            // Whoever is there after all is told; nobody is waited for.
+            self.send(&Frame::Broken { stage: "deadline".into(), message: "its time is over".into() });
+            let _ = self.write_some();
+            return Err(Gone);
+        }
         let mut fds = vec![PollFd::new(&self.input, PollFlags::IN)];
         fds.extend(others.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
         if !self.is_flushed() {
@@ -154,10 +161,6 @@ impl Channel {
             fds.push(PollFd::new(fd, PollFlags::IN));
             fds.len() - 1
         });
-        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left == Some(Duration::ZERO) {
-            return Err(Gone);
-        }
         let timeout = left.into_iter().chain(timeout).min().map(|t| Timespec {
             tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: t.subsec_nanos().into(),

@@ -29,12 +29,14 @@ const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// Reads what is to be made of the container, makes it, and serves to the end, for so many seconds at most: a host that
 /// vanished behind a connection that nobody closed would else keep the container for ever.
-pub fn enter(seconds: u64) -> ExitCode {
+pub fn enter(seconds: Option<u64>) -> ExitCode {
     if std::process::id() != 1 {
         // Before anything is waited for, or unpacked over somebody's files.
         return refuse(Failure::new("pid", "the agent is not the first process here"));
     }
-    let time = Duration::from_secs(seconds.max(1));
+    let Some(time) = seconds.map(Duration::from_secs).filter(|time| !time.is_zero()) else {
+        return refuse(Failure::new("deadline", "nobody said how long this may take"));
+    };
     let deadline = Instant::now() + time;
     // As long as this only reads and unpacks. Afterwards the channel looks at the clock, and a step that sends the same
     // signal interrupts nothing.

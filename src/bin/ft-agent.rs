@@ -12,10 +12,10 @@ fn main() -> std::process::ExitCode {
         (Some("--walls"), _) => firsttry::agent::main(Mode::Raise),
         (Some("--here"), _) => firsttry::agent::main(Mode::Here),
         (Some("--within"), seconds) => {
-            let seconds = seconds.and_then(|word| word.to_str()?.parse().ok()).unwrap_or_default();
+            let seconds = seconds.and_then(|word| word.to_str()?.parse().ok());
             firsttry::agent::main(Mode::Behind { seconds })
         }
-        _ => firsttry::agent::main(Mode::Behind { seconds: 0 }),
+        _ => firsttry::agent::main(Mode::Behind { seconds: None }),
     }
 }
 

@@ -142,7 +142,7 @@ pub async fn talk<C: Cell>(
     Err(match error {
         // Nothing but a panic of the agent comes this way; its frames may have been cut by it anywhere.
         _ if words.contains("panicked at") => CellError::Panicked(words),
-        CellError::Cut(_) => CellError::Cut(words),
+        CellError::Cut(said) if said.is_empty() => CellError::Cut(words),
         other => other,
     })
 }
@@ -342,7 +342,9 @@ impl Talk {
     }
 
     fn cut(&self) -> CellError {
-        CellError::Cut(String::new())
+        // What the agent said last, where it left by itself.
+        let said = self.finished.broken.as_ref().map(|(stage, message)| format!("{stage}: {message}"));
+        CellError::Cut(said.unwrap_or_default())
     }
 }
 

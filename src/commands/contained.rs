@@ -24,9 +24,13 @@ use crate::repo::Repo;
 use crate::step::Limits;
 use crate::ui;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Seconds after which nobody can need what a run made.
 const DEADLINE: u64 = 24 * 3600;
+
+/// After so long a container of ours ends itself, whoever seems to hold its stream: far more than any step takes.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What container mode is made of.
 pub(super) struct Contained {
@@ -108,7 +112,7 @@ pub(super) async fn open(
     // What dead runs left goes while the image is looked at; what can't be removed is tried again by the next one.
     let sweeper = engine.clone();
     let id = [id];
-    let (opened, _) = tokio::join!(Container::open(engine, &id, &lib, labels), sweeper.sweep(&owner));
+    let (opened, _) = tokio::join!(Container::open(engine, &id, &lib, labels, LONGEST), sweeper.sweep(&owner));
     let cell = match opened {
         Ok(cell) => cell,
         Err(OpenError::Engine(error)) => return Err(error.into()),
@@ -186,7 +190,7 @@ pub(super) fn now(
     }
     let elsewhere = match Question::asked(context, repo, lock, &lock.python, request).map(Question::answer) {
         Some(Ok(_)) => return Ok(None),
-        Some(Err(another)) => Some(another.finding()),
+        Some(Err(another)) => Some(another),
         None => None,
     };
     let broken = |error: std::io::Error| (error.to_string(), String::new());
@@ -196,18 +200,30 @@ pub(super) fn now(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
     match runtime.block_on(open(context, repo, lock, &lock.python, folder.path())) {
         Ok(contained) => Ok(Some(Ok(contained))),
-        Err(NoContainer::Refused(finding)) => {
-            let none = finding.code == ParityCode::NO_ENGINE;
-            Ok(Some(Err(elsewhere.filter(|_| none).unwrap_or(finding))))
-        }
+        Err(NoContainer::Refused(finding)) => Ok(Some(Err(match elsewhere {
+            Some(another) => another.or(finding),
+            None => finding,
+        }))),
         Err(NoContainer::Broken(message, hint)) => Err((message, hint)),
     }
 }
 
+/// How long the keeper of a login may take. One that waits for somebody to type is not waited for.
+const ASKING: Duration = Duration::from_secs(30);
+
 /// What this user logged in with to the registry of an image. One that can't be had is told: the pull goes on without.
-pub(super) fn login(context: &Context, reference: &Reference) -> Option<DockerCredentials> {
+pub(super) async fn login(context: &Context, reference: &Reference) -> Option<DockerCredentials> {
     let places = Where::from_variables(|name| context.vars.text(name));
-    engine::login(&places, reference.domain.as_deref()).unwrap_or_else(|why| {
+    let (say, said) = tokio::sync::oneshot::channel();
+    let domain = reference.domain.clone();
+    // A thread of its own: a runtime would wait at its end for one that never comes back.
+    // Nobody may be there any more to be told.
+    std::thread::spawn(move || drop(say.send(engine::login(&places, domain.as_deref()))));
+    let answer = match tokio::time::timeout(ASKING, said).await {
+        Ok(answer) => answer.unwrap_or_else(|_| Err("it broke off".to_owned())),
+        Err(_) => Err(format!("no answer within {} s", ASKING.as_secs())),
+    };
+    answer.unwrap_or_else(|why| {
         let what = format!("the login to the registry of {reference} can't be read: {why}");
         ui::warning(&what, Some("`docker login` again, if the registry asks for one"));
         None
@@ -236,7 +252,7 @@ async fn pull(context: &Context, engine: &Engine, image: &Image) -> Result<Strin
         let status = format!("{} {} MB", progress.status, progress.done / 1_000_000);
         lines.show(progress.what, &status, progress.done, progress.total);
     };
-    let seen = store::pull(engine, &reference, login(context, &reference), &mut report).await?;
+    let seen = store::pull(engine, &reference, login(context, &reference).await, &mut report).await?;
     identity::check(image, &seen, &image.image).map_err(NoContainer::Refused)?;
     Ok(seen.id.to_string())
 }

@@ -99,7 +99,7 @@ impl Spoken {
             ));
         }
         ui::note(&format!("pulling {name}"));
-        let login = contained::login(context, name);
+        let login = self.runtime.block_on(contained::login(context, name));
         let mut lines = Transfers::new(&context.style);
         let mut report = |progress: Progress<'_>| show(&mut lines, &progress);
         Ok(self.runtime.block_on(store::pull(&self.engine, name, login, &mut report))?)
@@ -433,19 +433,23 @@ fn pinned(context: &Context, name: &str, python: Option<&str>) -> Result<(), Fai
             .map_err(|error| Failure::new(crate::code::ParityCode::LOCK_INVALID.exit(), &error, error.hint()))
     };
     let mut new = pin(&image)?;
-    // Measured in the image as the lock is going to know it.
+    // Measured in the image as the lock is going to know it. What a cell needs is kept in the repository.
+    crate::artifacts::exclude_from_status(&repo)
+        .map_err(|error| Failure::new(ExitCode::INFRASTRUCTURE, error, "check that `.git/info` can be written to"))?;
     let with_image = Lock::parse(new.as_bytes()).map_err(|error| Failure::from(error.finding()))?.0;
     let work = folder(context)?;
     ui::note(&format!("measuring what it gives to Python {python}"));
     let measuring = contained::measure(context, &repo, &with_image, &python, work.path());
     match spoken.runtime.block_on(measuring) {
         Ok(contents) => new = pin(&Image { contents: Some(contents), ..image.clone() })?,
-        Err(why) => ui::warning(
-            &format!("what the image gives to Python was not measured: {why}"),
-            Some(
-                "steps in containers do not need it; a job of CI that runs in this image can't be compared with the lock",
-            ),
-        ),
+        Err(why) => {
+            let kept = with_image.image(&python).is_some_and(|image| image.contents.is_some());
+            let then = match kept {
+                true => "the layers are those of before, and what was measured then stays in the lock",
+                false => "steps in containers do not need it; `ft ci` can't tell that it runs in this image",
+            };
+            ui::warning(&format!("what the image gives to Python was not measured: {why}"), Some(then));
+        }
     }
     lock::write(&repo, Path::new(LOCK_PATH), &new)
         .map_err(|error| Failure::new(ExitCode::INFRASTRUCTURE, error, "check that the lock can be written to"))?;

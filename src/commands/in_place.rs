@@ -7,6 +7,7 @@ use crate::code::ParityCode;
 use crate::event::InImage;
 use crate::facts::{contents, machine};
 use crate::finding::Finding;
+use crate::lock::CellKind;
 use crate::lock::contents::Contents;
 use crate::lock::{Image, Lock};
 use crate::plan::inputs::Request;
@@ -21,15 +22,22 @@ pub(super) struct Question {
     interpreter: Option<PathBuf>,
 }
 
-/// The container of this job is of another image.
+/// The container of this job is not known to be of the lock's image.
 pub(super) struct Another {
     image: String,
-    differences: Vec<String>,
+    why: Why,
+}
+
+enum Why {
+    /// It is of another one.
+    Differs(Vec<String>),
+    /// It could not be measured.
+    Unknown(String),
 }
 
 impl Question {
-    /// There is one where the command may run in place, a container engine left its mark here, and the lock knows what
-    /// its image gives.
+    /// There is one where the command may run in place, this is a container, and the lock knows what its image gives. A
+    /// lock whose cells must be containers asks for an engine's walls around each step, which no image gives.
     pub(super) fn asked(
         context: &Context,
         repo: &Repo,
@@ -37,35 +45,51 @@ impl Question {
         python: &str,
         request: &Request,
     ) -> Option<Question> {
-        if !request.in_place || !machine::read().container {
+        let walls = lock.cell_minimum == CellKind::Container;
+        if !request.in_place || walls || !machine::read().container {
             return None;
         }
         let Image { image, contents: Some(locked), .. } = lock.image(python)? else { return None };
-        let interpreter = survey::installed(context, repo, python).map(|interpreter| interpreter.executable);
+        // The one that the run is going to take.
+        let (interpreter, _) = survey::find_python(context, repo, lock, python);
+        let interpreter = interpreter.map(|interpreter| interpreter.executable);
         Some(Question { image, locked, python: python.to_owned(), interpreter })
     }
 
     /// Measures. Reads some thousand files: half a second where they are in memory.
     pub(super) fn answer(self) -> Result<InImage, Another> {
         let Question { image, locked, python, interpreter } = self;
-        let differences = match interpreter.map(|interpreter| contents::measure(&interpreter)) {
-            None => vec![format!("there is no Python {python}")],
-            Some(Err(why)) => vec![format!("it can't be measured: {why}")],
+        let why = match interpreter.map(|interpreter| contents::measure(&interpreter)) {
+            None => Why::Differs(vec![format!("there is no Python {python}")]),
+            Some(Err(why)) => Why::Unknown(why),
             Some(Ok(measured)) => match locked.differences(&measured) {
                 same if same.is_empty() => return Ok(InImage { image, contents: measured }),
-                differences => differences,
+                differences => Why::Differs(differences),
             },
         };
-        Err(Another { image, differences })
+        Err(Another { image, why })
     }
 }
 
 impl Another {
     /// What the run says of it.
     pub(super) fn finding(&self) -> Finding {
-        let Another { image, differences } = self;
-        let what = format!("this job runs in a container, and not in the lock's image: {}", differences.join("; "));
+        let Another { image, why } = self;
+        let what = match why {
+            Why::Differs(parts) => {
+                format!("this job runs in a container, and not in the lock's image: {}", parts.join("; "))
+            }
+            Why::Unknown(why) => {
+                format!("this job runs in a container; whether of the lock's image can't be said: {why}")
+            }
+        };
         let hint = format!("let the job run in {image}; after a change of the image, `ft lock --image NAME`");
         Finding::new(ParityCode::IMAGE_IDENTITY, "preflight", what).hint(hint)
+    }
+
+    /// What stops a run that needs a container and got none for this reason: without an engine it is the job's own
+    /// container that had to be the right one.
+    pub(super) fn or(&self, refused: Finding) -> Finding {
+        if refused.code == ParityCode::NO_ENGINE { self.finding() } else { refused }
     }
 }

@@ -203,13 +203,13 @@ impl Drive<'_> {
                 self.in_image = Some(image);
                 return Ok(None);
             }
-            Some(Err(another)) => Some(another.finding()),
+            Some(Err(another)) => Some(another),
             None => None,
         };
         if !plan::wants_container(lock, &self.job.request) {
             // The lock asks for no container: its steps may run on any machine, and so in any image.
-            if let Some(finding) = elsewhere {
-                self.recorder.record(EventKind::Found { finding: finding.as_warning() });
+            if let Some(another) = elsewhere {
+                self.recorder.record(EventKind::Found { finding: another.finding().as_warning() });
             }
             return Ok(None);
         }
@@ -225,11 +225,10 @@ impl Drive<'_> {
         let open = contained::open(self.context, self.repo, lock, python, self.run_dir);
         let opened = match during(self.signals, ToJob::default(), open).await? {
             Ok(contained) => Ok(contained),
-            Err(NoContainer::Refused(finding)) => match elsewhere {
-                // Without an engine it is the job's own container that had to be the right one.
-                Some(elsewhere) if finding.code == ParityCode::NO_ENGINE => Err(elsewhere),
-                _ => Err(finding),
-            },
+            Err(NoContainer::Refused(finding)) => Err(match elsewhere {
+                Some(another) => another.or(finding),
+                None => finding,
+            }),
             Err(NoContainer::Broken(message, hint)) => {
                 return Err(Stop::Broken { stage: "container", message, hint });
             }
@@ -256,7 +255,7 @@ impl Drive<'_> {
                 "the lock's image: interpreter, standard library and {} shared libraries are the same",
                 contents.libraries.len()
             ),
-            Err(_) => "not the lock's image".to_owned(),
+            Err(_) => "not known to be the lock's image".to_owned(),
         };
         self.recorder.stage_finished(stage, detail);
         Ok(Some(answer))

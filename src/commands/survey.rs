@@ -196,7 +196,13 @@ pub(super) fn any_python(context: &Context, repo: &Repo, request: &str) -> Optio
     first.map_or_else(other, Some)
 }
 
-fn find_python(context: &Context, repo: &Repo, lock: &Lock, request: &str) -> (Option<Interpreter>, Vec<String>) {
+/// The interpreter that a run takes, or what is there instead.
+pub(super) fn find_python(
+    context: &Context,
+    repo: &Repo,
+    lock: &Lock,
+    request: &str,
+) -> (Option<Interpreter>, Vec<String>) {
     let search = SearchPath { entries: context.vars.path.clone(), home: context.vars.home.clone(), extra: Vec::new() };
     let mut memory = Memory::open(repo.state_dir().join("interpreters.json"));
     let found = interpreter::find(request, lock.locked_pythons.get(request).map(String::as_str), &search, &mut memory);

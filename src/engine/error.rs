@@ -134,7 +134,7 @@ impl EngineError {
                 "make room where the engine keeps its data (`docker system df` shows what takes it)".to_owned()
             }
             EngineError::Refused { message, .. } if wants_login(message) => {
-                "log in to that registry (`docker login REGISTRY`): the login of the Docker command line is used"
+                "log in to that registry (`docker login REGISTRY`; the login of the Docker command line is used), or check the image's name"
                     .to_owned()
             }
             EngineError::Refused { .. } | EngineError::Unreadable { .. } => {

@@ -40,7 +40,11 @@ pub fn login(places: &Where, registry: Option<&str>) -> Result<Option<DockerCred
             Ok(None)
         }
         Err(Want::HelperFailure { helper, stdout, stderr }) => {
-            Err(format!("docker-credential-{helper}: {}", format!("{stdout} {stderr}").trim()))
+            // Its errors come on either stream; what may be a login stays out of every log.
+            let words =
+                [stderr, stdout].into_iter().flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+            let said = words.map(|line| line.trim().to_owned()).find(|line| !line.is_empty() && !line.contains('{'));
+            Err(format!("{helper}: {}", said.unwrap_or_else(|| "it failed without a word".to_owned())))
         }
         Err(error) => Err(format!("{}: {error}", path.display())),
     }

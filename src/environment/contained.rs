@@ -124,7 +124,7 @@ fn job(python: &str, script: &str, timeout_ms: u64, folder: &str, place: &Place<
     let mut manifest = project::manifest();
     manifest.env.retain(|(name, _)| name != "PATH");
     manifest.env.push(("PATH".to_owned(), place.path.to_owned()));
-    let argv = [python, "-I", "-S", "-c", script].map(str::to_owned).to_vec();
+    let argv = [python, "-I", "-S", "-B", "-c", script].map(str::to_owned).to_vec();
     Ok(Job {
         name: format!("asking {python} of the image"),
         walls: Walls {

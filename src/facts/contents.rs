@@ -20,7 +20,7 @@ const LARGEST: u64 = 1 << 20;
 pub fn measure(interpreter: &Path) -> Result<Contents, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", interpreter.display());
     let mut child = Command::new(interpreter)
-        .args(["-I", "-S", "-c", MEASURE])
+        .args(["-I", "-S", "-B", "-c", MEASURE])
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::null())

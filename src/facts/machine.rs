@@ -35,13 +35,18 @@ pub fn read() -> Machine {
         architecture: std::env::consts::ARCH.to_owned(),
         uid: uid(),
         container: ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists())
-            || root_of_layers(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
+            || (in_a_namespace() && root_of_layers(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())),
         cgroups: cgroups.to_owned(),
     }
 }
 
-/// Whether `/` is made of layers, as that of containers is where the engine leaves no file (containerd below Kubernetes):
-/// proc_pid_mountinfo(5), the mount that came last counts.
+/// Whether process numbers are not the machine's: its own space of them has this number on every kernel.
+fn in_a_namespace() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link != Path::new("pid:[4026531836]"))
+}
+
+/// Whether `/` is made of layers, as that of containers is where the engine leaves no file (containerd below Kubernetes),
+/// and that of some machines: proc_pid_mountinfo(5), the mount that came last counts.
 fn root_of_layers(mounts: &str) -> bool {
     let mut root =
         mounts.lines().filter_map(|line| line.split_once(" - ")).filter(|(of, _)| of.split(' ').nth(4) == Some("/"));

@@ -1,5 +1,5 @@
 """What a machine gives to Python, as one JSON object: the interpreter, its standard library, the shared libraries that it
-and its extension modules load. Runs under -I -S, on Python 3.7 and later, as any user; reads files and changes none.
+and its extension modules load. Runs under -I -S -B, on Python 3.7 and later, as any user; reads files and changes none.
 
 The same script measures an image (in a container of it) and a CI job that runs in that image: equal content gives equal
 digests, whatever the engine, and wherever no engine can be asked. It is no proof against an interpreter that lies."""
@@ -34,7 +34,10 @@ def files(top):
             relative = os.path.relpath(path, top)
             if os.path.islink(path):
                 found.append("%s -> %s" % (relative, os.readlink(path)))
-            elif os.path.isfile(path) and not name.endswith((".pyc", ".pyo")):
+                real = os.path.realpath(path)
+                if os.path.isfile(real) and not real.startswith(top + os.sep):
+                    found.append("%s %s" % (relative, sha256(real)))
+            elif os.path.isfile(path):
                 found.append("%s %s" % (relative, sha256(path)))
     return sorted(found)
 
@@ -70,8 +73,11 @@ def main():
     for path in sorted(mapped()):
         own = path == executable or path.startswith(stdlib + os.sep)
         if not own and os.path.isfile(path):
-            libraries[os.path.basename(path)] = sha256(path)
+            name = os.path.basename(path)
+            libraries[path if name in libraries else name] = sha256(path)
     listed = files(stdlib)
+    # The standard library as one archive comes before it, where there is one.
+    listed += ["%s %s" % (os.path.basename(entry), sha256(entry)) for entry in sys.path if os.path.isfile(entry)]
     sys.stdout.write(json.dumps({
         "interpreter": sha256(executable),
         "stdlib": hashlib.sha256("\n".join(listed).encode("utf-8", "surrogateescape")).hexdigest(),

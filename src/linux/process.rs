@@ -229,34 +229,24 @@ pub fn ignore(signal: i32) {
 const LATE: i32 = 69;
 
 /// Has the kernel end this process after this time, with status 69, whatever it is doing then, until [`end_no_more`]:
-/// setitimer(2). A forked child is not ended. The same signal from anybody else ends nothing, but interrupts calls.
+/// setitimer(2). A forked child is not ended.
 ///
 /// # Errors
 /// EINVAL for a time beyond what the kernel counts.
 pub fn end_after(time: Duration) -> io::Result<()> {
-    extern "C" fn late(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-        // SAFETY: with SA_SIGINFO the kernel gives a valid record; _exit(2) may be called in a handler. A sender can't
-        // give himself a code above 0, sigqueue(3).
-        unsafe {
-            if (*info).si_code == SI_KERNEL {
-                libc::_exit(LATE);
-            }
-        }
+    extern "C" fn late(_: i32) {
+        // SAFETY: _exit(2) may be called in a handler, and does not return.
+        unsafe { libc::_exit(LATE) };
     }
-    /// As in asm-generic/siginfo.h: sent by the kernel.
-    const SI_KERNEL: i32 = 0x80;
-    let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = late;
-    // SAFETY: both structures are plain data for which all zeroes is a value; the handler has the type that SA_SIGINFO
-    // asks for, and calls nothing that is not safe in one.
+    let handler: extern "C" fn(i32) = late;
+    let seconds = libc::time_t::try_from(time.as_secs()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: the timer is plain data for which all zeroes is a value; the handler has the type that signal(2) asks for, and
+    // calls nothing that is not safe in one.
     unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = handler as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
-        check(libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()))?;
+        libc::signal(libc::SIGALRM, handler as usize);
         let mut timer: libc::itimerval = std::mem::zeroed();
-        timer.it_value.tv_sec =
-            libc::time_t::try_from(time.as_secs()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-        timer.it_value.tv_usec = libc::suseconds_t::from(time.subsec_micros() as i32);
+        timer.it_value.tv_sec = seconds;
+        timer.it_value.tv_usec = libc::suseconds_t::from(time.subsec_micros().cast_signed());
         check(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()))?;
     }
     Ok(())

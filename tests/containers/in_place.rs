@@ -62,6 +62,11 @@ fn a_job_in_another_image_is_refused_and_what_differs_is_named() {
             "for f in /usr/lib/libz.so.1*; do printf x >> $(readlink -f $f); break; done",
             "changed shared libraries: libz.so.1",
         ),
+        // The one that the run would take is measured, not the one that the image is known for.
+        (
+            "mkdir -p /tmp/1/bin /tmp/1/lib; ln -s /usr/local/lib/python3.11 /tmp/1/lib; cp /usr/local/bin/python3.11 /tmp/1/bin; printf x >> /tmp/1/bin/python3.11; export PATH=/tmp/1/bin:$PATH",
+            "the interpreter is another one",
+        ),
         ("rm /usr/local/bin/python3.11", "there is no Python 3.11"),
     ] {
         let (status, out, err) = job(&project, change);
@@ -88,8 +93,13 @@ fn a_lock_that_forces_no_container_is_checked_in_any_and_told_of_it() {
 }
 
 #[test]
-fn without_a_measurement_in_the_lock_a_job_still_needs_an_engine() {
+fn without_a_measurement_in_the_lock_or_where_cells_must_be_containers_a_job_needs_an_engine() {
     let project = locked(true);
+    project.lock(|lock| lock["cell"] = json!({"minimum": "container"})).commit();
+    let (status, out, err) = job(&project, "");
+    assert_eq!(status, Some(105), "{out}\n{err}");
+    assert!(err.contains("PARITY-050"), "{err}");
+    project.lock(|lock| drop(lock.as_object_mut().unwrap().remove("cell")));
     project.lock(|lock| drop(lock["container"].as_object_mut().unwrap().remove("contents"))).commit();
     let (status, out, err) = job(&project, "");
     assert_eq!(status, Some(105), "{out}\n{err}");

@@ -18,8 +18,9 @@ const CAPABILITIES: [&str; 5] = ["CHOWN", "NET_BIND_SERVICE", "SETGID", "SETPCAP
 /// With a relay every address is made the container's own first; it has no network but its loopback.
 const RELAY: &str = "NET_ADMIN";
 
-/// What the kernel says of the machine: nothing is there in a namespaces cell, so nothing is here. Each of these is below
-/// `/sys` on every kernel; the control groups, in which the agent reads its limits, stay.
+/// Where the kernel tells of the machine's devices and of itself. Each of these is below `/sys` on every kernel. The rest
+/// stays as the engine gives it, read-only: the control groups, in which the agent reads its limits, and the names of file
+/// systems that are mounted.
 const MACHINE: [&str; 7] =
     ["/sys/block", "/sys/bus", "/sys/class", "/sys/dev", "/sys/devices", "/sys/kernel", "/sys/module"];
 
@@ -35,7 +36,7 @@ pub(super) struct Asked<'a> {
     /// The volume of this run's tars, where one of them is needed.
     pub(super) goods: Option<String>,
     pub(super) limits: &'a Limits,
-    /// Seconds until nobody can need it.
+    /// Seconds after which it ends itself.
     pub(super) seconds: u64,
     pub(super) relay: bool,
     /// Its loopback has IPv6, which engines switch off without a network.

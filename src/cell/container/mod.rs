@@ -28,6 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 use volumes::{Contents, Volume};
@@ -69,6 +70,7 @@ struct Shared {
     engine: Engine,
     image: Image,
     labels: Labels,
+    longest: Duration,
     /// Our Python files on the host.
     lib: PathBuf,
     /// Sealed volumes that this run has looked at.
@@ -124,11 +126,17 @@ const OWN: &str = if cfg!(target_arch = "x86_64") {
 
 impl Container {
     /// Containers of the image that one of these names stands for. `lib` is where our Python files are on the host;
-    /// `labels` come on everything that is made.
+    /// `labels` come on everything that is made. After `longest` a container ends itself, whoever seems to hold its stream.
     ///
     /// # Errors
     /// [`OpenError`]. Nothing was made.
-    pub async fn open(engine: Engine, names: &[String], lib: &Path, labels: Labels) -> Result<Container, OpenError> {
+    pub async fn open(
+        engine: Engine,
+        names: &[String],
+        lib: &Path,
+        labels: Labels,
+        longest: Duration,
+    ) -> Result<Container, OpenError> {
         let image = find(&engine, names).await?;
         if image.architecture != OWN || AGENT.is_empty() {
             return Err(OpenError::Architecture { engine: image.architecture, own: OWN });
@@ -141,6 +149,7 @@ impl Container {
             engine,
             image,
             labels,
+            longest,
             lib: lib.to_owned(),
             ready: Mutex::default(),
             packed: Mutex::default(),
@@ -187,7 +196,7 @@ impl Container {
             volumes: &volumes,
             goods: if stored { shared.store.lock().await.name() } else { None },
             limits: &walls.limits,
-            seconds: shared.labels.deadline.saturating_sub(shared.engine.now()),
+            seconds: shared.longest.as_secs(),
             relay: walls.network != Network::Loopback,
             six: shared.six.load(Ordering::Relaxed),
         };
