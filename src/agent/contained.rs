@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 /// The step's own directories beside its tree.
 const OWN: [&str; 3] = ["/ft/work", "/ft/home", "/ft/out"];
 
+/// Where everything of ours stands.
+const PLACES: &str = "/ft";
+
 /// Where everybody may write. One of them may lead to the other.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
@@ -72,12 +75,14 @@ fn build(inside: &Inside) -> Result<Behind, Failure> {
     }
     let stub = Stub::open().map_err(|e| Failure::new("name server", e))?;
     make_places().map_err(|e| Failure::new("places", e))?;
+    std::env::set_current_dir(PLACES).map_err(|e| Failure::new("places", e))?;
     let mut alive = SignsOfLife::default();
     let (ours, owned): (Vec<&Goods>, Vec<&Goods>) = inside.goods.iter().partition(|goods| !goods.owned);
     unpack(&ours, &mut alive)?;
     become_the_step()?;
     unpack(&owned, &mut alive)?;
-    let changes = inside.changes.then(|| Before::record(Path::new("/ft/work")));
+    let changes = inside.changes.then(|| Before::record(near(Path::new("/ft/work"))));
+    std::env::set_current_dir("/").map_err(|e| Failure::new("places", e))?;
     seccomp::install().map_err(fail("seccomp"))?;
     Ok(Behind {
         facts: Facts {
@@ -116,6 +121,12 @@ fn are_places() -> Result<(), Failure> {
     temporary.iter().try_for_each(|path| one(path, &temporary))
 }
 
+/// The same place from [`PLACES`], where we stand while we unpack: an image's root may be a file system in user space
+/// (fuse-overlayfs), which is asked about each path through it, ten times as long as the file then takes.
+fn near(path: &Path) -> &Path {
+    path.strip_prefix(PLACES).ok().filter(|near| !near.as_os_str().is_empty()).unwrap_or(path)
+}
+
 fn make_places() -> std::io::Result<()> {
     for path in TEMPORARY {
         // Some engines give a directory in memory the mode that the image's own directory has.
@@ -135,7 +146,7 @@ fn unpack(all: &[&Goods], alive: &mut SignsOfLife) -> Result<(), Failure> {
     let mut at = all;
     while let Some(first) = at.first() {
         let layers = at.iter().take_while(|goods| goods.to == first.to).count();
-        let mut unpacker = Unpacker::new(Path::new(&first.to), first.owned).map_err(|e| fail(&first.to, e))?;
+        let mut unpacker = Unpacker::new(near(Path::new(&first.to)), first.owned).map_err(|e| fail(&first.to, e))?;
         for goods in &at[..layers] {
             let done = if goods.from.is_empty() {
                 let mut feed = Feed::default();
