@@ -2,8 +2,8 @@
 
 use super::volumes::Volume;
 use super::{AGENT_NAME, GOODS, Image, LIB};
-use crate::engine::EngineFacts;
 use crate::engine::labels::Labels;
+use crate::engine::{EngineFacts, Kind};
 use crate::step::Limits;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
@@ -95,11 +95,17 @@ impl Asked<'_> {
         let limits = self.limits;
         let memory = limits.memory_bytes.map(signed);
         let temporary = limits.disk_bytes.unwrap_or_else(|| self.in_memory());
-        let inodes = (temporary / 4096).clamp(1024, 1 << 20);
-        let tmpfs = format!("rw,exec,nosuid,nodev,mode=1777,size={temporary},nr_inodes={inodes}");
+        // Podman knows no limit of names there, and would copy into it what the image has at the same place.
+        let more = match self.engine.kind {
+            Kind::Podman => "notmpcopyup".to_owned(),
+            _ => format!("nr_inodes={}", (temporary / 4096).clamp(1024, 1 << 20)),
+        };
+        let copied = if self.engine.kind == Kind::Podman { ",notmpcopyup" } else { "" };
+        let tmpfs = format!("rw,exec,nosuid,nodev,mode=1777,size={temporary},{more}");
         let own = ["/tmp", "/var/tmp"].map(|place| (place.to_owned(), tmpfs.clone())).into_iter();
         // Not by `MaskedPaths`: that would replace the engine's own list, and what newer engines add to it.
-        let machine = MACHINE.map(|place| (place.to_owned(), "ro,nosuid,nodev,noexec,size=4k,mode=555".to_owned()));
+        let machine =
+            MACHINE.map(|place| (place.to_owned(), format!("ro,nosuid,nodev,noexec,size=4k,mode=555{copied}")));
         let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
         let cpus = limits.cpus.map(u64::from).filter(|_| self.engine.cpu_quota);
         let host = HostConfig {
@@ -175,7 +181,8 @@ impl Asked<'_> {
                 "process ids of its own",
                 made.pid_mode.as_deref().is_some_and(|mode| !mode.is_empty() && mode != "private"),
             ),
-            ("no directory of the host", made.binds.as_ref().is_some_and(|binds| !binds.is_empty())),
+            // Podman lists volumes there as well, by their names, which have no slash.
+            ("no directory of the host", made.binds.iter().flatten().any(|bind| bind.starts_with('/'))),
         ];
         all.into_iter().find(|(_, refused)| *refused).map(|(what, _)| what.to_owned())
     }
@@ -237,5 +244,6 @@ mod tests {
         assert_eq!(more.as_deref(), Some("dropped capabilities"));
         let bound = granted(&|host| host.binds = Some(vec!["/:/host".into()]));
         assert_eq!(bound.as_deref(), Some("no directory of the host"));
+        assert_eq!(granted(&|host| host.binds = Some(vec!["ft-lib-1:/ft/lib:ro,rprivate".into()])), None);
     }
 }
