@@ -246,4 +246,28 @@ mod tests {
         assert_eq!(bound.as_deref(), Some("no directory of the host"));
         assert_eq!(granted(&|host| host.binds = Some(vec!["ft-lib-1:/ft/lib:ro,rprivate".into()])), None);
     }
+
+    #[test]
+    fn podman_is_asked_for_what_it_knows() {
+        let (image, labels, limits) = (Image::default(), labels(), Limits::default());
+        let options = |kind: Kind| {
+            let engine = EngineFacts { kind, ..facts() };
+            let asked = Asked {
+                image: &image,
+                engine: &engine,
+                labels: &labels,
+                volumes: &[],
+                goods: None,
+                limits: &limits,
+                seconds: 60,
+                relay: false,
+                six: true,
+            };
+            asked.body().host_config.unwrap().tmpfs.unwrap()
+        };
+        let (docker, podman) = (options(Kind::Docker), options(Kind::Podman));
+        assert!(docker["/tmp"].contains("nr_inodes=") && !docker["/tmp"].contains("notmpcopyup"));
+        assert!(podman.values().all(|of| of.contains("notmpcopyup") && !of.contains("nr_inodes")), "{podman:?}");
+        assert!(docker.keys().all(|place| podman.contains_key(place)) && docker.len() == podman.len());
+    }
 }
