@@ -16,6 +16,9 @@ pub const MAX_FRAME: usize = 1 << 20;
 /// ours.
 pub const UNENFORCEABLE: &str = "policy";
 
+/// The stage of [`Frame::Broken`] where something that cells share is not whole.
+pub const UNSEALED: &str = "seal";
+
 /// Why a stream of frames can't be read on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FrameError {

@@ -13,7 +13,7 @@ use super::walls::{Behind, read_frame};
 use super::witness::{SLOTS, Stub};
 use super::{Failure, refuse, serve};
 use crate::code::ExitCode;
-use crate::frame::{Goods, Inside, ToHelper, UNENFORCEABLE};
+use crate::frame::{Goods, Inside, ToHelper, UNENFORCEABLE, UNSEALED};
 use crate::linux::cgroup::Groups;
 use crate::linux::{ids, process, route, seccomp};
 use std::fs;
@@ -32,20 +32,18 @@ const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// Reads what is to be made of the container, makes it, and serves to the end, for so many seconds at most: a host that
 /// vanished behind a connection that nobody closed would else keep the container for ever.
-pub fn enter(seconds: Option<u64>) -> ExitCode {
+pub fn enter(seconds: Option<u32>) -> ExitCode {
     if std::process::id() != 1 {
         // Before anything is waited for, or unpacked over somebody's files.
         return refuse(Failure::new("pid", "the agent is not the first process here"));
     }
-    let Some(time) = seconds.map(Duration::from_secs).filter(|time| !time.is_zero()) else {
+    let Some(seconds) = seconds.filter(|seconds| *seconds > 0) else {
         return refuse(Failure::new("deadline", "nobody said how long this may take"));
     };
-    let deadline = Instant::now() + time;
+    let deadline = Instant::now() + Duration::from_secs(seconds.into());
     // As long as this only reads and unpacks. Afterwards the channel looks at the clock, and a step that sends the same
     // signal interrupts nothing.
-    if let Err(error) = process::end_after(time) {
-        return refuse(Failure::new("deadline", error));
-    }
+    process::end_after(seconds);
     let inside = match read_frame() {
         Ok(ToHelper::Enter { inside }) => inside,
         Ok(_) => return refuse(Failure::new("spec", "no description of the inside")),
@@ -66,7 +64,7 @@ fn build(inside: &Inside) -> Result<Behind, Failure> {
         if fs::read_to_string(path).is_ok_and(|found| found == *text) {
             continue;
         }
-        return Err(Failure::new("seal", format!("{path} does not say {text}: what it stands in was not finished")));
+        return Err(Failure::new(UNSEALED, format!("{path} does not say {text}: what it stands in was not finished")));
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let groups = Groups::of_container();

@@ -54,7 +54,7 @@ pub enum Mode {
     /// An engine built them, and this is PID 1 behind them, which gets the rest by [`Inside`](crate::frame::Inside).
     Behind {
         /// Seconds after which nobody can need it: then it ends, also where its input is held open by nobody that lives.
-        seconds: Option<u64>,
+        seconds: Option<u32>,
     },
     /// It builds them itself, of namespaces, from the [`Spec`](crate::frame::Spec) that comes first.
     Raise,

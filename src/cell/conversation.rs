@@ -3,7 +3,7 @@
 
 use super::relay::{self, Relay};
 use super::{Cell, CellError, Conversation, Handle, Live, Walls};
-use crate::frame::{Decoder, Ended, Frame, Manifest, Observed, Payload, ToAgent, UNENFORCEABLE};
+use crate::frame::{Decoder, Ended, Frame, Manifest, Observed, Payload, ToAgent, UNENFORCEABLE, UNSEALED};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -118,7 +118,7 @@ pub async fn talk<C: Cell>(
     if let Err(error) = &talked {
         handle.kill().await;
         if let CellError::Walls { stage, message } = error
-            && stage == super::UNSEALED
+            && stage == UNSEALED
         {
             handle.distrust(message).await;
         }

@@ -151,9 +151,6 @@ pub struct Live {
     pub handle: Box<dyn Handle>,
 }
 
-/// The stage of an agent that finds something shared not whole.
-const UNSEALED: &str = "seal";
-
 /// How a running cell is ended from outside, in any order and any number of times.
 pub trait Handle: Send {
     /// Ends everything in the cell at once.
@@ -237,7 +234,7 @@ impl CellError {
         match self {
             CellError::Unsupported { .. } => true,
             // What was to be in the cell did not get there: that says nothing about the machine.
-            CellError::Walls { stage, .. } => !["goods", UNSEALED].contains(&stage.as_str()),
+            CellError::Walls { stage, .. } => !["goods", crate::frame::UNSEALED].contains(&stage.as_str()),
             _ => false,
         }
     }

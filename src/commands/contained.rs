@@ -1,7 +1,7 @@
 //! Container mode before the plan: the engine, the image, and the Python in it.
 
 use super::context::Context;
-use super::in_place::Question;
+use super::in_place::{Another, Question};
 use super::jobs::CellJobs;
 use super::runs;
 use crate::cell::AnyCell;
@@ -200,10 +200,7 @@ pub(super) fn now(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
     match runtime.block_on(open(context, repo, lock, &lock.python, folder.path())) {
         Ok(contained) => Ok(Some(Ok(contained))),
-        Err(NoContainer::Refused(finding)) => Ok(Some(Err(match elsewhere {
-            Some(another) => another.or(finding),
-            None => finding,
-        }))),
+        Err(NoContainer::Refused(finding)) => Ok(Some(Err(Another::or(elsewhere, finding)))),
         Err(NoContainer::Broken(message, hint)) => Err((message, hint)),
     }
 }
@@ -216,8 +213,7 @@ pub(super) async fn login(context: &Context, reference: &Reference) -> Option<Do
     let places = Where::from_variables(|name| context.vars.text(name));
     let (say, said) = tokio::sync::oneshot::channel();
     let domain = reference.domain.clone();
-    // A thread of its own: a runtime would wait at its end for one that never comes back.
-    // Nobody may be there any more to be told.
+    // A thread of its own: a runtime would wait at its end for one that never comes back, and then there is nobody to tell.
     std::thread::spawn(move || drop(say.send(engine::login(&places, domain.as_deref()))));
     let answer = match tokio::time::timeout(ASKING, said).await {
         Ok(answer) => answer.unwrap_or_else(|_| Err("it broke off".to_owned())),

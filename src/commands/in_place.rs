@@ -88,8 +88,11 @@ impl Another {
     }
 
     /// What stops a run that needs a container and got none for this reason: without an engine it is the job's own
-    /// container that had to be the right one.
-    pub(super) fn or(&self, refused: Finding) -> Finding {
-        if refused.code == ParityCode::NO_ENGINE { self.finding() } else { refused }
+    /// container, where it was looked at, that had to be the right one.
+    pub(super) fn or(looked_at: Option<Another>, refused: Finding) -> Finding {
+        match looked_at {
+            Some(another) if refused.code == ParityCode::NO_ENGINE => another.finding(),
+            _ => refused,
+        }
     }
 }

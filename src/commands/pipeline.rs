@@ -225,10 +225,7 @@ impl Drive<'_> {
         let open = contained::open(self.context, self.repo, lock, python, self.run_dir);
         let opened = match during(self.signals, ToJob::default(), open).await? {
             Ok(contained) => Ok(contained),
-            Err(NoContainer::Refused(finding)) => Err(match elsewhere {
-                Some(another) => another.or(finding),
-                None => finding,
-            }),
+            Err(NoContainer::Refused(finding)) => Err(Another::or(elsewhere, finding)),
             Err(NoContainer::Broken(message, hint)) => {
                 return Err(Stop::Broken { stage: "container", message, hint });
             }

@@ -228,36 +228,26 @@ pub fn ignore(signal: i32) {
 /// What [`end_after`] ends with: infrastructure.
 const LATE: i32 = 69;
 
-/// Has the kernel end this process after this time, with status 69, whatever it is doing then, until [`end_no_more`]:
-/// setitimer(2). A forked child is not ended.
-///
-/// # Errors
-/// EINVAL for a time beyond what the kernel counts.
-pub fn end_after(time: Duration) -> io::Result<()> {
+/// Has the kernel end this process after so many seconds, with status 69, whatever it is doing then, until
+/// [`end_no_more`]: alarm(2). A forked child is not ended.
+pub fn end_after(seconds: u32) {
     extern "C" fn late(_: i32) {
         // SAFETY: _exit(2) may be called in a handler, and does not return.
         unsafe { libc::_exit(LATE) };
     }
     let handler: extern "C" fn(i32) = late;
-    let seconds = libc::time_t::try_from(time.as_secs()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-    // SAFETY: the timer is plain data for which all zeroes is a value; the handler has the type that signal(2) asks for, and
-    // calls nothing that is not safe in one.
+    // SAFETY: the handler has the type that signal(2) asks for, and calls nothing that is not safe in one.
     unsafe {
         libc::signal(libc::SIGALRM, handler as usize);
-        let mut timer: libc::itimerval = std::mem::zeroed();
-        timer.it_value.tv_sec = seconds;
-        timer.it_value.tv_usec = libc::suseconds_t::from(time.subsec_micros().cast_signed());
-        check(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()))?;
+        libc::alarm(seconds);
     }
-    Ok(())
 }
 
 /// Takes back [`end_after`], and its handler: without one the kernel shields PID 1 from that signal altogether.
 pub fn end_no_more() {
-    // SAFETY: all zeroes is the timer that never fires, and SIG_DFL a valid disposition; neither call can fail with these.
+    // SAFETY: 0 takes a timer back, and SIG_DFL is a valid disposition.
     unsafe {
-        let never: libc::itimerval = std::mem::zeroed();
-        libc::setitimer(libc::ITIMER_REAL, &raw const never, std::ptr::null_mut());
+        libc::alarm(0);
         libc::signal(libc::SIGALRM, libc::SIG_DFL);
     }
 }
