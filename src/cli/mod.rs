@@ -315,10 +315,11 @@ pub enum Image {
     },
     /// Verify an archive or a bundle, then load it
     #[command(after_help = "Examples:\n  ft image load py311.tar\n  ft image load py311.tar --as my/py311:2\n  \
-        ft image load oci.tar --only my/py311   one image of several\n  ft image load ft.bundle                 images and wheels, in a clone with the lock\n\n\
-        Docker archives and OCI layouts in a tar. Nothing is loaded unless every layer is what the archive says.")]
+        ft image load oci.tar --only my/py311   one image of several\n  \
+        ft image load layout/                   an OCI layout as a directory\n  ft image load ft.bundle                 images and wheels, in a clone with the lock\n\n\
+        Docker archives and OCI layouts, in a tar or a directory. Nothing is loaded unless every layer is what the archive says.")]
     Load {
-        /// The archive, or the bundle
+        /// The archive, a file or a directory; or the bundle
         file: PathBuf,
         /// What the engine shall call it
         #[arg(long = "as", value_name = "NAME")]

@@ -1,10 +1,12 @@
-//! Where each member of an outer tar stands. Reads headers only; refuses what no honest archive has.
+//! Where each member of an archive stands: of a tar, whose headers alone are read, or of a directory. Refuses what no
+//! honest archive has.
 
 use super::blocks::{Blocks, Fault, padding};
 use super::{ArchiveError, Limits};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,16 +22,23 @@ struct Span {
     size: u64,
 }
 
+/// What the members are in.
+#[derive(Debug)]
+enum Within {
+    Tar(Arc<File>),
+    Directory,
+}
+
 /// An archive whose members are known.
 #[derive(Debug)]
 pub struct Members {
-    file: Arc<File>,
+    within: Within,
     path: PathBuf,
     spans: BTreeMap<String, Span>,
 }
 
 impl Members {
-    /// Reads the headers of the tar at `path`.
+    /// Reads the headers of the tar at `path`, or lists the directory there.
     ///
     /// # Errors
     /// It can't be read, is no whole tar, or has members that are neither files nor directories (nor links to other
@@ -37,8 +46,13 @@ impl Members {
     pub fn open(path: &Path, limits: &Limits) -> Result<Members, ArchiveError> {
         let file = File::open(path).map_err(ArchiveError::at(path))?;
         let meta = file.metadata().map_err(ArchiveError::at(path))?;
+        if meta.is_dir() {
+            let mut spans = BTreeMap::new();
+            list(path, "", limits.members, &mut spans)?;
+            return Ok(Members { within: Within::Directory, path: path.to_path_buf(), spans });
+        }
         if !meta.is_file() {
-            return Err(ArchiveError::refused(path, "not a file"));
+            return Err(ArchiveError::refused(path, "neither a file nor a directory"));
         }
         let length = meta.len();
         let fault = |fault| match fault {
@@ -100,7 +114,7 @@ impl Members {
             };
             spans.insert(link, span);
         }
-        Ok(Members { file: Arc::new(file), path: path.to_path_buf(), spans })
+        Ok(Members { within: Within::Tar(Arc::new(file)), path: path.to_path_buf(), spans })
     }
 
     /// The archive.
@@ -143,12 +157,19 @@ impl Members {
     /// The content of a file, from its beginning.
     ///
     /// # Errors
-    /// It is not there.
+    /// It is not there, or can't be read.
     pub fn reader(&self, name: &str) -> Result<MemberReader, ArchiveError> {
-        match self.spans.get(name) {
-            Some(span) => Ok(MemberReader { file: Arc::clone(&self.file), at: span.at, left: span.size }),
-            None => Err(ArchiveError::member(&self.path, name.as_bytes(), "named in the archive and not there")),
-        }
+        let Some(span) = self.spans.get(name) else {
+            return Err(ArchiveError::member(&self.path, name.as_bytes(), "named in the archive and not there"));
+        };
+        let file = match &self.within {
+            Within::Tar(file) => Arc::clone(file),
+            Within::Directory => {
+                let path = self.path.join(name);
+                Arc::new(File::open(&path).map_err(ArchiveError::at(&path))?)
+            }
+        };
+        Ok(MemberReader { file, at: span.at, left: span.size })
     }
 }
 
@@ -171,6 +192,29 @@ impl Read for MemberReader {
         self.left -= read as u64;
         Ok(read)
     }
+}
+
+/// The files below a directory. Links are not followed: an archive is whole without what they lead to.
+fn list(root: &Path, beneath: &str, most: usize, spans: &mut BTreeMap<String, Span>) -> Result<(), ArchiveError> {
+    let directory = root.join(beneath);
+    for entry in std::fs::read_dir(&directory).map_err(ArchiveError::at(&directory))? {
+        let entry = entry.map_err(ArchiveError::at(&directory))?;
+        let name = Path::new(beneath).join(entry.file_name());
+        let refuse = |what: &str| ArchiveError::member(root, name.as_os_str().as_bytes(), what);
+        let meta = entry.metadata().map_err(ArchiveError::at(entry.path()))?;
+        let plain = plain(name.as_os_str().as_bytes()).map_err(refuse)?;
+        if meta.is_dir() {
+            list(root, &plain, most, spans)?;
+        } else if meta.is_file() {
+            spans.insert(plain, Span { at: 0, size: meta.len() });
+        } else {
+            return Err(refuse("neither a file nor a directory"));
+        }
+        if spans.len() > most {
+            return Err(ArchiveError::refused(root, format!("more than {most} members")));
+        }
+    }
+    Ok(())
 }
 
 /// A name inside of the archive, without a `./` before it.

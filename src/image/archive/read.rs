@@ -112,7 +112,7 @@ struct RootFs {
 }
 
 impl Archive {
-    /// Reads the table of contents of the archive at `path`, a docker-archive or an OCI layout in a tar.
+    /// Reads the table of contents of the archive at `path`, a docker-archive or an OCI layout, in a tar or a directory.
     ///
     /// # Errors
     /// [`ArchiveError`]: it can't be read, is broken, or contradicts itself.

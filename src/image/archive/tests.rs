@@ -249,6 +249,32 @@ fn layers_are_read_however_they_are_compressed() {
 }
 
 #[test]
+fn a_layout_that_is_a_directory_is_read_and_believed_as_little() {
+    let (layer, folder) = (layer_bytes(), tempfile::tempdir().unwrap());
+    let read = || {
+        let archive = Archive::open(folder.path(), Limits::default())?;
+        let image = archive.choose(None, None)?;
+        archive.unpack(image, None)
+    };
+    let lay = || tar::Archive::new(&*oci(&layer, &gzip(&layer), true)).unpack(folder.path()).unwrap();
+    lay();
+    assert_eq!(read().unwrap().image, taken(&oci(&layer, &gzip(&layer), true), Limits::default()).unwrap().image);
+    let blob = folder.path().join(format!("blobs/sha256/{}", sha(&gzip(&layer))));
+    for (spoil, says) in [
+        (&(|| fs::write(&blob, gzip(b"other")).unwrap()) as &dyn Fn(), "the size of blobs/sha256/"),
+        (&|| fs::write(&blob, vec![0; gzip(&layer).len()]).unwrap(), "and the archive says sha256:"),
+        (&|| fs::remove_file(&blob).unwrap(), "and not there"),
+        (&|| symlink("/etc/passwd", folder.path().join("blobs/passwd")).unwrap(), "neither a file nor a directory"),
+    ] {
+        spoil();
+        let text = read().unwrap_err().to_string();
+        assert!(text.contains(says), "{says}: {text}");
+        let _ = fs::remove_file(&blob);
+        lay();
+    }
+}
+
+#[test]
 fn a_layer_or_a_document_that_is_not_what_is_said_of_it_is_refused() {
     let layer = layer_bytes();
     let other = tar_of(&[("etc/x", b"CONTENT".to_vec())]);
