@@ -1,4 +1,8 @@
-//! Builds `ft-agent` as a static program of its own, for the library to embed.
+//! Builds `ft-agent` as a static program of its own, for the library to embed; or takes the agents of `FT_AGENTS`.
+//!
+//! A cell needs the agent of its kernel's architecture, and a build knows one C library: this machine's. A release, and
+//! every build on a system that has no cells, gets a directory of agents made before, `ft-agent-amd64` and
+//! `ft-agent-arm64` (`ci/agents`): then the same bytes travel with every host, and environments are shared between them.
 //!
 //! A nested cargo is needed because `crt-static` must not reach procedural macros: it may only be set together with
 //! `--target`, and a build script can't know whether the outer cargo was given one. The agent's dependencies are a
@@ -9,6 +13,9 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// Each architecture as images call it and as Rust does, with its number in the header of an ELF file (elf.h).
+const ARCHITECTURES: [(&str, &str, u8); 2] = [("amd64", "x86_64", 62), ("arm64", "aarch64", 183)];
 
 /// What the agent is made of; a change elsewhere does not build it again.
 const SOURCES: &[&str] = &[
@@ -33,16 +40,38 @@ fn main() {
     if env::var_os("CARGO_FEATURE_HOST").is_none() {
         return;
     }
+    println!("cargo::rerun-if-env-changed=FT_AGENTS");
     let out = PathBuf::from(variable("OUT_DIR"));
-    let embedded = out.join("ft-agent");
-    if variable("CARGO_CFG_TARGET_OS") == "linux" {
-        let built = build_agent(&out.join("agent"), &variable("TARGET"));
-        std::fs::copy(&built, &embedded).unwrap_or_else(|e| panic!("copy {}: {e}", built.display()));
-    } else {
-        // Cells run on Linux; elsewhere the library says so instead of starting one.
-        std::fs::write(&embedded, b"").unwrap_or_else(|e| panic!("write {}: {e}", embedded.display()));
+    let made_before = env::var_os("FT_AGENTS").map(PathBuf::from);
+    let cells_here = variable("CARGO_CFG_TARGET_OS") == "linux";
+    for (image, rust, number) in ARCHITECTURES {
+        let name = format!("ft-agent-{image}");
+        let agent = match &made_before {
+            Some(dir) => made(&dir.join(&name), number),
+            None if cells_here && variable("CARGO_CFG_TARGET_ARCH") == rust => {
+                read(&build_agent(&out.join("agent"), &variable("TARGET")))
+            }
+            // The library says so where it would need it.
+            None => Vec::new(),
+        };
+        let embedded = out.join(&name);
+        std::fs::write(&embedded, agent).unwrap_or_else(|e| panic!("write {}: {e}", embedded.display()));
+        println!("cargo::rustc-env=FT_AGENT_{}={}", image.to_uppercase(), embedded.display());
     }
-    println!("cargo::rustc-env=FT_AGENT={}", embedded.display());
+}
+
+/// An agent that was made before, for the architecture with this number.
+fn made(path: &Path, number: u8) -> Vec<u8> {
+    println!("cargo::rerun-if-changed={}", path.display());
+    let agent = read(path);
+    // 64-bit, little-endian, and e_machine.
+    let fits = agent.starts_with(b"\x7fELF\x02\x01") && agent.get(18..20) == Some(&[number, 0]);
+    assert!(fits, "{} of FT_AGENTS is no agent for its architecture", path.display());
+    agent
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))
 }
 
 fn build_agent(target_dir: &Path, target: &str) -> PathBuf {

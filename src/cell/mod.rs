@@ -4,6 +4,7 @@
 //! which the agent speaks frames; [`talk`] leads the conversation with it. After `hello` the kinds can't be told apart.
 //! What a step's end means is not decided here.
 
+pub mod agents;
 pub mod container;
 mod conversation;
 mod handshake;

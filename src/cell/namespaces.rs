@@ -6,10 +6,6 @@ use super::{Cell, CellError, Handle, Live, Walls};
 use crate::frame::Observed;
 use crate::lock::CellKind;
 
-/// The helper and agent, a static program; empty where the host is not Linux.
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "cells are Linux"))]
-pub static AGENT: &[u8] = include_bytes!(env!("FT_AGENT"));
-
 /// How the agent is asked to raise namespaces.
 const RAISE: &str = "--walls";
 
@@ -133,8 +129,8 @@ pub(super) mod start {
 
 #[cfg(target_os = "linux")]
 pub(super) mod start {
-    use super::{AGENT, CellError, Handle, Live, Observed, Probe, Unavailable, Walls};
-    use crate::cell::{Conversation, Work};
+    use super::{CellError, Handle, Live, Observed, Probe, Unavailable, Walls};
+    use crate::cell::{Conversation, Work, agents};
     use crate::frame::{BoundPath, Bytes, Decoder, Frame, Payload, Spec, ToAgent, ToHelper};
     use crate::leftovers;
     use crate::step::Network;
@@ -155,16 +151,16 @@ pub(super) mod start {
     /// does not execute memory files.
     fn in_memory() -> Option<&'static File> {
         static MEMORY: OnceLock<Option<File>> = OnceLock::new();
-        MEMORY.get_or_init(|| memory_file().ok()).as_ref()
+        MEMORY.get_or_init(|| agents::own().and_then(|agent| memory_file(agent).ok())).as_ref()
     }
 
-    fn memory_file() -> io::Result<File> {
+    fn memory_file(agent: &[u8]) -> io::Result<File> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         // MFD_EXEC is unknown before Linux 6.3, where every memory file may be executed.
         let fd = rustix::fs::memfd_create("ft-agent", flags | MemfdFlags::EXEC)
             .or_else(|_| rustix::fs::memfd_create("ft-agent", flags))?;
         let mut file = File::from(fd);
-        file.write_all(AGENT)?;
+        file.write_all(agent)?;
         // Sealed: a step that got hold of the running program could not change the next one's.
         rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
         Ok(file)
@@ -172,9 +168,9 @@ pub(super) mod start {
 
     /// Calls `start` with the path of an executable agent.
     fn with_agent<T>(scratch: &Path, start: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
-        if AGENT.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no agent in it"));
-        }
+        let Some(agent) = agents::own() else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no agent for this machine"));
+        };
         if let Some(file) = in_memory() {
             let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
             match start(&path) {
@@ -184,7 +180,7 @@ pub(super) mod start {
         }
         let path = scratch.join("ft-agent");
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o700).open(&path)?;
-        file.write_all(AGENT)?;
+        file.write_all(agent)?;
         drop(file);
         start(&path)
     }

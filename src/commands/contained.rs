@@ -122,6 +122,11 @@ pub(super) async fn open(
                     ParityCode::IMAGE_IDENTITY,
                     "pull it, or load it from an archive, into the engine that is named".to_owned(),
                 ),
+                OpenError::Architecture { .. } => (
+                    ParityCode::POLICY_UNENFORCEABLE,
+                    "install a release of ft, which carries agents for amd64 and arm64, or use an image for this machine"
+                        .to_owned(),
+                ),
                 _ => (ParityCode::POLICY_UNENFORCEABLE, "use another image or engine".to_owned()),
             };
             return Err(NoContainer::Refused(Finding::new(code, "preflight", error.to_string()).hint(hint)));

@@ -15,7 +15,7 @@ use crate::image::bundle::Bundle;
 use crate::image::identity::{self, Seen};
 use crate::image::store::{self, ImageError, Progress, Ready};
 use crate::leftovers;
-use crate::lock::image::{ImageName, Platform, Reference};
+use crate::lock::image::{ImageName, Platform, Reference, goarch};
 use crate::lock::{Image, LOCK_PATH, Lock, pin as pinning};
 use crate::repo::{Repo, Source};
 use crate::tar_writer::EARLIEST;
@@ -111,9 +111,14 @@ fn show(lines: &mut Transfers, progress: &Progress<'_>) {
     lines.show(progress.what, &megabytes, progress.done, progress.total);
 }
 
-/// What is meant on the command line: whatever is a file is one.
+/// What is meant on the command line: whatever is a file is one, and so is a directory that says it is an archive.
 fn file(context: &Context, what: &str) -> Option<PathBuf> {
-    Some(context.cwd.join(what)).filter(|path| path.is_file())
+    Some(context.cwd.join(what)).filter(|path| path.is_file() || is_layout(path))
+}
+
+/// A directory with an OCI layout in it, which no root file system has (OCI image layout specification, `oci-layout`).
+fn is_layout(path: &Path) -> bool {
+    path.join("oci-layout").is_file()
 }
 
 fn named(text: &str) -> Result<ImageName, Failure> {
@@ -147,7 +152,7 @@ fn build(context: &Context, args: &ImageBuild) -> Result<(), Failure> {
         args.platform.as_deref().map(|text| text.parse::<Platform>().map_err(|()| wrong(text))).transpose()?;
     let folder = folder(context)?;
     let directory = context.cwd.join(&args.base);
-    let ready = if args.base == "scratch" || directory.is_dir() {
+    let ready = if args.base == "scratch" || (directory.is_dir() && !is_layout(&directory)) {
         if args.with_environment {
             let message = "an environment is made for the Python of an image, and this is none yet";
             let hint =
@@ -249,12 +254,7 @@ fn taken_over(
 
 /// What images for this machine say.
 fn this_machine() -> Platform {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    Platform::new("linux", architecture, None)
+    Platform::new("linux", goarch(std::env::consts::ARCH), None)
 }
 
 /// Writes the archive, whole or not at all.

@@ -355,7 +355,7 @@ impl Drive<'_> {
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn lend_terminal(&mut self) -> Result<Option<()>, Stop> {
+    fn lend_terminal(&mut self) -> Result<Option<Box<dyn Send>>, Stop> {
         Ok(None)
     }
 
@@ -594,7 +594,7 @@ fn container_info(container: &Container) -> ContainerInfo {
     ContainerInfo {
         image: container.image().id.clone(),
         engine: format!("{} {} at {}", engine.kind, engine.version, engine.endpoint),
-        agent_sha256: Container::agent_sha256(),
+        agent_sha256: container.agent_sha256(),
     }
 }
 

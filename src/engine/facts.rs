@@ -2,6 +2,7 @@
 
 use super::EngineError;
 use super::endpoint::Endpoint;
+use crate::lock::image::goarch;
 use bollard::models::{SystemInfo, SystemVersion};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -189,15 +190,6 @@ fn security(option: &str, name: &str) -> Option<String> {
         return None;
     }
     Some(fields.find_map(|field| field.strip_prefix("profile=")).unwrap_or_default().to_owned())
-}
-
-/// The machine's name for an architecture as images call it.
-fn goarch(arch: &str) -> &str {
-    match arch {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 #[cfg(test)]

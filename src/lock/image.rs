@@ -232,6 +232,16 @@ impl FromStr for ImageName {
     }
 }
 
+/// An architecture's name in images, from the kernel's or Rust's (the image specification takes Go's).
+#[must_use]
+pub fn goarch(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 /// `linux/amd64`, `linux/arm/v7`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 #[test]
 fn the_agent_is_a_static_program_for_this_machine() {
-    let agent = firsttry::cell::namespaces::AGENT;
+    let agent = firsttry::cell::agents::own().expect("a build on Linux has one");
     assert_eq!(&agent[..4], b"\x7fELF");
     // Program headers of a 64-bit ELF file: none may ask for an interpreter (PT_INTERP is 3).
     let number = |at: usize, n: usize| agent[at..at + n].iter().rev().fold(0usize, |sum, b| sum << 8 | usize::from(*b));
@@ -47,7 +47,7 @@ fn outside_of_a_cell_the_agent_refuses_to_work() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ft-agent");
     let mut file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o700).open(&path).unwrap();
-    file.write_all(firsttry::cell::namespaces::AGENT).unwrap();
+    file.write_all(firsttry::cell::agents::own().unwrap()).unwrap();
     drop(file);
     for arguments in [&[][..], &["--walls"]] {
         // Its input ends at once: it must neither wait nor end anybody.

@@ -113,6 +113,21 @@ fn an_image_with_a_volume_where_cells_have_their_places_is_refused() {
 }
 
 #[test]
+fn an_image_for_an_architecture_without_an_agent_is_refused() {
+    let project = small();
+    let own = firsttry::cell::agents::architectures();
+    let other = if own == ["amd64"] { "arm64" } else { "amd64" };
+    std::fs::create_dir(project.root.join("../root")).unwrap();
+    let build = ["image", "build", "../root", "-o", "../image.tar", "--load", "--platform"];
+    let platform = format!("linux/{other}");
+    let built = project.ft(&[&build[..], &[&platform]].concat());
+    let mut image = Built::with_id(built.leaves(0).out.trim());
+    image.pin(&project);
+    let says = format!("the image is for {other}, and this ft carries an agent for {} alone", own.join(" and "));
+    refused(&project, 105, "PARITY-052", &says);
+}
+
+#[test]
 fn an_image_without_a_search_path_has_no_python() {
     let project = small();
     let mut image = Built::on_top("ENV PATH=\"\"");

@@ -120,6 +120,11 @@ impl Built {
         Built { id, repositories: Vec::new(), recipe: false }
     }
 
+    /// One that the engine was given by the test.
+    pub fn with_id(id: &str) -> Built {
+        Built { id: id.to_owned(), repositories: Vec::new(), recipe: false }
+    }
+
     /// One of `images/`.
     pub fn of(recipe: &str) -> Built {
         Built { id: images_make(recipe), repositories: Vec::new(), recipe: true }

@@ -14,8 +14,7 @@ mod goods;
 mod volumes;
 mod wire;
 
-use super::namespaces::AGENT;
-use super::{Cell, CellError, Live, Walls, Work};
+use super::{Cell, CellError, Live, Walls, Work, agents};
 use crate::engine::Engine;
 use crate::engine::labels::Labels;
 use crate::frame::{Bytes, Goods, Inside, Payload, ToHelper};
@@ -69,6 +68,8 @@ pub struct Container(Arc<Shared>);
 struct Shared {
     engine: Engine,
     image: Image,
+    /// The agent for its architecture.
+    agent: &'static [u8],
     labels: Labels,
     longest: Duration,
     /// Our Python files on the host.
@@ -102,27 +103,22 @@ pub enum OpenError {
         /// What was asked for.
         image: String,
     },
-    /// Our agent does not run there.
-    #[error("the engine runs {engine} containers, and this ft carries an agent for {own} alone")]
+    /// None of our agents runs there.
+    #[error("the image is for {image}, and this ft carries {}", listed(carried))]
     Architecture {
         /// `arm64`.
-        engine: String,
-        /// `amd64`.
-        own: &'static str,
+        image: String,
+        /// Those that there is an agent for: `amd64`.
+        carried: Vec<&'static str>,
     },
     /// The image has something where cells have their places.
     #[error("the image declares a volume at {0}, where cells have their own places")]
     Place(String),
 }
 
-/// This build's architecture as engines call it.
-const OWN: &str = if cfg!(target_arch = "x86_64") {
-    "amd64"
-} else if cfg!(target_arch = "aarch64") {
-    "arm64"
-} else {
-    std::env::consts::ARCH
-};
+fn listed(carried: &[&str]) -> String {
+    if carried.is_empty() { "no agent".to_owned() } else { format!("an agent for {} alone", carried.join(" and ")) }
+}
 
 impl Container {
     /// Containers of the image that one of these names stands for. `lib` is where our Python files are on the host;
@@ -138,9 +134,9 @@ impl Container {
         longest: Duration,
     ) -> Result<Container, OpenError> {
         let image = find(&engine, names).await?;
-        if image.architecture != OWN || AGENT.is_empty() {
-            return Err(OpenError::Architecture { engine: image.architecture, own: OWN });
-        }
+        let Some(agent) = agents::agent(&image.architecture) else {
+            return Err(OpenError::Architecture { image: image.architecture, carried: agents::architectures() });
+        };
         let taken = |place: &&String| *place == "/" || TAKEN.iter().any(|taken| Path::new(place).starts_with(taken));
         if let Some(place) = image.volumes.iter().find(taken) {
             return Err(OpenError::Place(place.clone()));
@@ -148,6 +144,7 @@ impl Container {
         Ok(Container(Arc::new(Shared {
             engine,
             image,
+            agent,
             labels,
             longest,
             lib: lib.to_owned(),
@@ -172,8 +169,8 @@ impl Container {
 
     /// sha256 of the agent that these containers run, in hex.
     #[must_use]
-    pub fn agent_sha256() -> String {
-        volumes::digest(AGENT)
+    pub fn agent_sha256(&self) -> String {
+        volumes::digest(self.0.agent)
     }
 
     /// Removes what only this run needs. What is not removed is swept by a later run.
@@ -266,8 +263,8 @@ async fn send(to: &mut (dyn AsyncWrite + Send + Unpin), enter: &[u8], packed: &[
 impl Shared {
     /// What of these walls stands in sealed volumes.
     async fn volumes(&self, walls: &Walls) -> Result<Vec<Volume>, CellError> {
-        let agent = volumes::digest(AGENT);
-        let lib = Contents::Files { from: self.lib.clone(), more: vec![(AGENT_NAME, AGENT, 0o555)] };
+        let agent = volumes::digest(self.agent);
+        let lib = Contents::Files { from: self.lib.clone(), more: vec![(AGENT_NAME, self.agent, 0o555)] };
         let etc = Contents::Image(crate::etc::WRITTEN.map(|(name, text)| (name, text.as_bytes(), 0o644)).to_vec());
         let mut all = vec![
             Volume::new("lib", LIB, &[&volumes::name_of(&self.lib), &agent], lib),

@@ -13,7 +13,7 @@ use super::{Deviation, Differs, Kind, SEAL_FILE, Seal, compare, verify_deep};
 use crate::environment::PathError;
 use crate::environment::dists::Dist;
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, statat};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,6 +21,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const MAGIC: &[u8; 8] = b"ftstat 1";
 /// Wider than the granularity of any file system's clock that is in use (ext4: one tick, at most 10 ms).
 const RACY_NS: i128 = 50_000_000;
+
+/// How a directory is opened to look from: `O_PATH` needs no right to read it (open(2)); only Linux has that.
+#[cfg(target_os = "linux")]
+const LOOK: OFlags = OFlags::PATH;
+#[cfg(not(target_os = "linux"))]
+const LOOK: OFlags = OFlags::RDONLY;
 
 /// What identifies a state of a file without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,15 +42,17 @@ const STAMP_BYTES: usize = 8 + 8 + 4 + 8 + 8;
 
 impl Stamp {
     fn of(stat: &rustix::fs::Stat) -> Stamp {
-        let time = |seconds: i64, nanos: u64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        let time = |seconds: i64, nanos: i128| i128::from(seconds) * 1_000_000_000 + nanos;
+        let directory = FileType::from_raw_mode(stat.st_mode).is_dir();
+        #[expect(clippy::unnecessary_cast, reason = "its type differs between systems")]
+        let mode = stat.st_mode as u32;
         Stamp {
             // The size of a directory says nothing that its times do not, and differs between file systems.
             size: if directory { 0 } else { stat.st_size as u64 },
             ino: stat.st_ino,
-            mode: stat.st_mode,
-            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
-            ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+            mode,
+            mtime: time(stat.st_mtime, stat.st_mtime_nsec.into()),
+            ctime: time(stat.st_ctime, stat.st_ctime_nsec.into()),
         }
     }
 
@@ -210,7 +218,7 @@ impl Folder<'_> {
     /// The paths of this directory and its files whose state is not the remembered one, or is too young to be trusted.
     fn doubtful(&self, root: &Path, taken: i128) -> Vec<String> {
         let full = if self.path.is_empty() { root.to_path_buf() } else { root.join(self.path) };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = LOOK | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(directory) = openat(CWD, &full, flags, Mode::empty()) else {
             let files = self.files.iter().map(|(name, _)| self.join(name));
             return std::iter::once(self.path.to_owned()).chain(files).collect();
@@ -219,7 +227,7 @@ impl Folder<'_> {
             now.is_ok_and(|stat| Stamp::of(&stat) == *known) && known.ctime < taken - RACY_NS
         };
         let mut doubtful = Vec::new();
-        if !vouched(&self.stamp, statat(&directory, "", AtFlags::EMPTY_PATH)) {
+        if !vouched(&self.stamp, fstat(&directory)) {
             doubtful.push(self.path.to_owned());
         }
         for (name, known) in &self.files {
