@@ -113,6 +113,34 @@ fn an_image_with_a_volume_where_cells_have_their_places_is_refused() {
 }
 
 #[test]
+fn a_volume_behind_a_link_of_the_image_takes_no_place_of_ours() {
+    let project = small();
+    // What an engine would mount over our agent.
+    let forged =
+        "mkdir -p /ft/lib && printf '#!/bin/sh\\necho forged' > /ft/lib/ft-agent && chmod 755 /ft/lib/ft-agent";
+    for (link, declared, place) in [
+        ("ln -s /ft /data", "/data", "/ft"),
+        ("ln -s ft/lib /data", "/data", "/ft/lib"),
+        ("ln -s / /data", "/data/ft/lib", "/ft/lib"),
+        ("ln -s etc /data", "/data", "/etc"),
+        ("mkdir /a && ln -s ../b /a/data && ln -s /proc /b", "/a/data/1", "/proc/1"),
+    ] {
+        let mut image = Built::on_top(&format!("RUN {forged} && {link}\nVOLUME {declared}"));
+        image.pin(&project);
+        let says = format!("a volume at {declared}, which leads to {place}, where cells have their own places");
+        refused(&project, 105, "PARITY-052", &says);
+    }
+    let mut image = Built::on_top("RUN mkdir -p /b/x && ln -s b /data\nVOLUME /b /data/x");
+    image.pin(&project);
+    refused(&project, 105, "PARITY-052", "volumes at /data/x and /b, which lead to the same place");
+    // The control: one that leads to a place of the image's own is there, as everywhere.
+    let mut image = Built::on_top("RUN mkdir -p /b/x && ln -s b /data\nVOLUME /data/x /data/new /var/run/x");
+    image.pin(&project);
+    project.ft(&["run", "--container"]).leaves(0);
+    leaves_nothing(&project);
+}
+
+#[test]
 fn an_image_for_an_architecture_without_an_agent_is_refused() {
     let project = small();
     let own = firsttry::cell::agents::architectures();

@@ -3,6 +3,7 @@
 //! over the attach stream, and what it leaves comes back as frames.
 //!
 //! ```text
+//! declared  what an image says about volumes, and where those are
 //! body      what an engine is asked for, and whether it gave that
 //! goods     directories of the host as tars
 //! volumes   what many steps and runs share: the agent, our files, `/etc`, environments
@@ -10,6 +11,7 @@
 //! ```
 
 mod body;
+mod declared;
 mod goods;
 mod volumes;
 mod wire;
@@ -40,9 +42,6 @@ const AGENT_NAME: &str = "ft-agent";
 
 /// Where the tars of this run stand in a container.
 const GOODS: &str = "/ft/goods";
-
-/// Where an image can have no volume: our own places, and what an engine mounts nothing into.
-const TAKEN: [&str; 3] = ["/ft", "/proc", "/sys"];
 
 /// A directory of the host with this file is sealed: the file lists everything in it with its hash, and so names its
 /// content.
@@ -112,8 +111,25 @@ pub enum OpenError {
         carried: Vec<&'static str>,
     },
     /// The image has something where cells have their places.
-    #[error("the image declares a volume at {0}, where cells have their own places")]
-    Place(String),
+    #[error("the image declares a volume at {declared}{}, where cells have their own places", led(declared, place))]
+    Place {
+        /// As the image calls it.
+        declared: String,
+        /// Where that leads, links followed.
+        place: String,
+    },
+    /// By a link, one volume is another's, or in it.
+    #[error("the image declares volumes at {declared} and {other}, which lead to the same place")]
+    Meet {
+        /// The one behind a link.
+        declared: String,
+        /// The other.
+        other: String,
+    },
+}
+
+fn led(declared: &str, place: &str) -> String {
+    if declared == place { String::new() } else { format!(", which leads to {place}") }
 }
 
 fn listed(carried: &[&str]) -> String {
@@ -137,10 +153,7 @@ impl Container {
         let Some(agent) = agents::agent(&image.architecture) else {
             return Err(OpenError::Architecture { image: image.architecture, carried: agents::architectures() });
         };
-        let taken = |place: &&String| *place == "/" || TAKEN.iter().any(|taken| Path::new(place).starts_with(taken));
-        if let Some(place) = image.volumes.iter().find(taken) {
-            return Err(OpenError::Place(place.clone()));
-        }
+        declared::check(&engine, &image, &labels).await?;
         Ok(Container(Arc::new(Shared {
             engine,
             image,
@@ -278,7 +291,7 @@ impl Shared {
             }
         }
         // Left to the engine, each would be an anonymous volume, a place to write to: here it can only be read.
-        let declared = shared_places(&self.image);
+        let declared = declared::further(&self.image);
         all.extend(declared.map(|place| Volume::new("image", place, &[&self.image.id], Contents::Image(Vec::new()))));
         Ok(all)
     }
@@ -344,25 +357,6 @@ impl Shared {
     }
 }
 
-/// What an image declares as volumes, but for the places that every container of ours has.
-fn shared_places(image: &Image) -> impl Iterator<Item = &str> {
-    let ours = ["/tmp", "/var/tmp", "/dev/shm", "/etc"];
-    image.volumes.iter().map(String::as_str).filter(move |place| !ours.contains(place))
-}
-
-/// A path as engines understand it, also one that begins nowhere.
-fn cleaned(place: &str) -> String {
-    let mut parts = Vec::new();
-    for part in place.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
-
 /// The image that the first known of these names stands for.
 async fn find(engine: &Engine, names: &[String]) -> Result<Image, OpenError> {
     for name in names {
@@ -382,7 +376,7 @@ async fn find(engine: &Engine, names: &[String]) -> Result<Image, OpenError> {
             id: inspected.id.unwrap_or_else(|| name.clone()),
             architecture: inspected.architecture.unwrap_or_default(),
             path: path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").to_owned(),
-            volumes: config.volumes.unwrap_or_default().iter().map(|place| cleaned(place)).collect(),
+            volumes: config.volumes.unwrap_or_default().iter().map(|place| declared::cleaned(place)).collect(),
         });
     }
     let endpoint = engine.facts().endpoint.clone();

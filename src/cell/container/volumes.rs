@@ -7,7 +7,7 @@ use super::{GOODS, Image, goods};
 use crate::cell::CellError;
 use crate::engine::labels::Labels;
 use crate::engine::{Engine, EngineError};
-use bollard::models::{ContainerCreateBody, HostConfig, VolumeCreateRequest};
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, VolumeCreateRequest};
 use bollard::query_parameters::CreateContainerOptions;
 use sha2::{Digest, Sha256};
 use std::io;
@@ -173,23 +173,32 @@ async fn create_loader(
         options.labels =
             Some(if name.is_some() { crate::engine::labels::shared(&labels.repository) } else { labels.to_map() });
     }
-    let body = ContainerCreateBody {
+    let options = name.map(|name| CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() });
+    let made = engine.docker().create_container(options, never_started(image, labels, vec![mount])).await;
+    Ok(made.map_err(|error| engine.error("creating a container to fill a volume", error))?.id)
+}
+
+/// A container of the image as it is, to look at its files.
+pub(super) async fn create_to_look(engine: &Engine, image: &Image, labels: &Labels) -> Result<String, EngineError> {
+    let made = engine.docker().create_container(None, never_started(image, labels, Vec::new())).await;
+    Ok(made.map_err(|error| engine.error("creating a container to look at the image", error))?.id)
+}
+
+fn never_started(image: &Image, labels: &Labels, mounts: Vec<Mount>) -> ContainerCreateBody {
+    ContainerCreateBody {
         image: Some(image.id.clone()),
         entrypoint: Some(vec!["/never".to_owned()]),
         labels: Some(labels.to_map()),
         host_config: Some(HostConfig {
             network_mode: Some("none".to_owned()),
-            mounts: Some(vec![mount]),
+            mounts: Some(mounts),
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()
-    };
-    let options = name.map(|name| CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() });
-    let made = engine.docker().create_container(options, body).await;
-    Ok(made.map_err(|error| engine.error("creating a container to fill a volume", error))?.id)
+    }
 }
 
-async fn remove(engine: &Engine, container: &str) {
+pub(super) async fn remove(engine: &Engine, container: &str) {
     // What stays is swept by its labels.
     let _ = engine.remove_container(container).await;
 }
