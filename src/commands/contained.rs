@@ -8,13 +8,13 @@ use crate::cell::AnyCell;
 use crate::cell::container::{Container, OpenError};
 use crate::code::ParityCode;
 use crate::engine::labels::{Labels, Owner};
-use crate::engine::{self, DockerCredentials, Engine, EngineError, Where, promises};
+use crate::engine::{Engine, EngineError, Where, promises};
 use crate::environment::contained::{self, Place};
 use crate::environment::interpreter::Interpreter;
 use crate::environment::lib_dir;
 use crate::finding::Finding;
 use crate::image::identity;
-use crate::image::store::{self, ImageError, Progress};
+use crate::image::store::{self, ImageError};
 use crate::lock::contents::Contents;
 use crate::lock::image::{ImageName, Reference};
 use crate::lock::{Image, Lock};
@@ -22,7 +22,6 @@ use crate::plan;
 use crate::plan::inputs::ContainerFacts;
 use crate::repo::Repo;
 use crate::step::Limits;
-use crate::ui;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -210,27 +209,6 @@ pub(super) fn now(
     }
 }
 
-/// How long the keeper of a login may take. One that waits for somebody to type is not waited for.
-const ASKING: Duration = Duration::from_secs(30);
-
-/// What this user logged in with to the registry of an image. One that can't be had is told: the pull goes on without.
-pub(super) async fn login(context: &Context, reference: &Reference) -> Option<DockerCredentials> {
-    let places = Where::from_variables(|name| context.vars.text(name));
-    let (say, said) = tokio::sync::oneshot::channel();
-    let domain = reference.domain.clone();
-    // A thread of its own: a runtime would wait at its end for one that never comes back, and then there is nobody to tell.
-    std::thread::spawn(move || drop(say.send(engine::login(&places, domain.as_deref()))));
-    let answer = match tokio::time::timeout(ASKING, said).await {
-        Ok(answer) => answer.unwrap_or_else(|_| Err("it broke off".to_owned())),
-        Err(_) => Err(format!("no answer within {} s", ASKING.as_secs())),
-    };
-    answer.unwrap_or_else(|why| {
-        let what = format!("the login to the registry of {reference} can't be read: {why}");
-        ui::warning(&what, Some("`docker login` again, if the registry asks for one"));
-        None
-    })
-}
-
 /// Gets an image that the engine does not have from its registry, by its digest.
 async fn pull(context: &Context, engine: &Engine, image: &Image) -> Result<String, NoContainer> {
     let name = identity::pinned(image).map_err(NoContainer::Refused)?;
@@ -247,13 +225,7 @@ async fn pull(context: &Context, engine: &Engine, image: &Image) -> Result<Strin
         }
         ImageName::Named(reference) => Reference { tag: None, ..reference.clone() },
     };
-    ui::note(&format!("pulling {reference}"));
-    let mut lines = ui::Transfers::new(&context.style);
-    let mut report = |progress: Progress<'_>| {
-        let status = format!("{} {} MB", progress.status, progress.done / 1_000_000);
-        lines.show(progress.what, &status, progress.done, progress.total);
-    };
-    let seen = store::pull(engine, &reference, login(context, &reference).await, &mut report).await?;
+    let seen = super::pull::pull(context, engine, &reference).await?;
     identity::check(image, &seen, &image.image).map_err(NoContainer::Refused)?;
     Ok(seen.id.to_string())
 }

@@ -5,7 +5,7 @@ mod environment;
 
 use super::context::Context;
 use super::failure::{Failure, done};
-use super::{contained, lock, survey};
+use super::{contained, lock, pull, survey};
 use crate::cli::{Image as Command, ImageBuild};
 use crate::code::ExitCode;
 use crate::engine::{Engine, Where};
@@ -71,7 +71,7 @@ impl Spoken {
 
     fn load(&self, context: &Context, ready: &Ready) -> Result<Seen, Failure> {
         let mut lines = Transfers::new(&context.style);
-        let mut report = |progress: Progress<'_>| show(&mut lines, &progress);
+        let mut report = |progress: Progress<'_>| pull::show(&mut lines, &progress);
         Ok(self.runtime.block_on(store::load(&self.engine, ready, &mut report))?)
     }
 
@@ -80,7 +80,7 @@ impl Spoken {
         let file = folder.join("export.tar");
         {
             let mut lines = Transfers::new(&context.style);
-            let mut report = |progress: Progress<'_>| show(&mut lines, &progress);
+            let mut report = |progress: Progress<'_>| pull::show(&mut lines, &progress);
             self.runtime.block_on(store::export(&self.engine, name, &file, &mut report))?;
         }
         // An engine gives out one image, under whatever name.
@@ -98,17 +98,8 @@ impl Spoken {
                 "`ft image load FILE`, or run without `--offline`",
             ));
         }
-        ui::note(&format!("pulling {name}"));
-        let login = self.runtime.block_on(contained::login(context, name));
-        let mut lines = Transfers::new(&context.style);
-        let mut report = |progress: Progress<'_>| show(&mut lines, &progress);
-        Ok(self.runtime.block_on(store::pull(&self.engine, name, login, &mut report))?)
+        Ok(self.runtime.block_on(pull::pull(context, &self.engine, name))?)
     }
-}
-
-fn show(lines: &mut Transfers, progress: &Progress<'_>) {
-    let megabytes = format!("{} {} MB", progress.status, progress.done / 1_000_000);
-    lines.show(progress.what, &megabytes, progress.done, progress.total);
 }
 
 /// What is meant on the command line: whatever is a file is one, and so is a directory that says it is an archive.

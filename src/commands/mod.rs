@@ -20,6 +20,7 @@ mod matrix;
 mod obeying;
 mod pipeline;
 mod publish;
+mod pull;
 mod report;
 mod run;
 mod runs;

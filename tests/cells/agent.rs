@@ -3,15 +3,24 @@
 use std::process::Command;
 
 #[test]
-fn the_agent_is_a_static_program_for_this_machine() {
-    let agent = firsttry::cell::agents::own().expect("a build on Linux has one");
-    assert_eq!(&agent[..4], b"\x7fELF");
-    // Program headers of a 64-bit ELF file: none may ask for an interpreter (PT_INTERP is 3).
-    let number = |at: usize, n: usize| agent[at..at + n].iter().rev().fold(0usize, |sum, b| sum << 8 | usize::from(*b));
-    let (offset, size, count) = (number(32, 8), number(54, 2), number(56, 2));
-    let kinds: Vec<usize> = (0..count).map(|i| number(offset + i * size, 4)).collect();
-    assert!(kinds.contains(&1) && !kinds.contains(&3), "{kinds:?}");
-    assert!(agent.len() < 4 << 20, "{} bytes", agent.len());
+fn each_agent_is_a_static_program_for_its_architecture() {
+    use firsttry::cell::agents;
+    let own = agents::own().expect("a build on Linux has one");
+    let all: Vec<&[u8]> = agents::architectures().into_iter().filter_map(agents::agent).collect();
+    assert!(all.contains(&own) && agents::agent("riscv64").is_none());
+    for architecture in agents::architectures() {
+        let agent = agents::agent(architecture).unwrap();
+        assert_eq!(&agent[..4], b"\x7fELF");
+        let number =
+            |at: usize, n: usize| agent[at..at + n].iter().rev().fold(0usize, |sum, b| sum << 8 | usize::from(*b));
+        // The architecture's number (elf.h).
+        assert_eq!(number(18, 2), if architecture == "amd64" { 62 } else { 183 });
+        // Program headers of a 64-bit ELF file: none may ask for an interpreter (PT_INTERP is 3).
+        let (offset, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+        let kinds: Vec<usize> = (0..count).map(|i| number(offset + i * size, 4)).collect();
+        assert!(kinds.contains(&1) && !kinds.contains(&3), "{kinds:?}");
+        assert!(agent.len() < 4 << 20, "{} bytes", agent.len());
+    }
 }
 
 #[test]
