@@ -75,7 +75,7 @@ const TOOLS: &[&str] = &[
 
 /// Parts of the standard library that are large and that no test needs.
 const LEFT_OUT: &[&str] =
-    &["test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "site-packages", "dist-packages", "__pycache__"];
+    &["test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "site-packages", "dist-packages"];
 
 /// One container to be: the engine's defaults, no network.
 pub struct Container {
@@ -334,8 +334,10 @@ fn walk(from: &Path, to: &Path, files: &mut Files, programs: &mut Vec<PathBuf>) 
         let entry = entry.unwrap();
         let (path, name) = (entry.path(), entry.file_name());
         let text = name.to_string_lossy();
-        // `config-*` holds a static libpython; Tk would bring a window system with it.
-        if LEFT_OUT.contains(&&*text) || text.starts_with("config-") || text.starts_with("_tkinter") {
+        // `config-*` holds a static libpython; Tk would bring a window system with it. Of the bytecode, an image has what
+        // a plain start reads.
+        let large = LEFT_OUT.contains(&&*text) || text.starts_with("config-") || text.starts_with("_tkinter");
+        if large || text.contains(".opt-") {
             continue;
         }
         let meta = fs::metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -418,13 +420,15 @@ fn directory<W: Write>(tar: &mut tar::Builder<W>, path: &Path, mode: u32) {
     tar.append_data(&mut header, path, std::io::empty()).unwrap();
 }
 
-/// Readable and executable by everybody, root's, without the setuid bits that it may have here.
+/// Readable and executable by everybody, root's, without the setuid bits that it may have here. Its time stays, which is
+/// how Python knows the bytecode of a module: without it, each start would compile the standard library anew.
 fn file<W: Write>(tar: &mut tar::Builder<W>, path: &Path, host: &Path) {
     let file = fs::File::open(host).unwrap_or_else(|e| panic!("{}: {e}", host.display()));
     let meta = file.metadata().unwrap();
     let mut header = tar::Header::new_gnu();
     header.set_mode(if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 });
     header.set_size(meta.len());
+    header.set_mtime(meta.mtime().try_into().unwrap_or(0));
     tar.append_data(&mut header, path, file).unwrap();
 }
 
