@@ -216,32 +216,34 @@ fn docker(arguments: &[&str], input: Option<Feed<'_>>) -> String {
 /// The tag of the image, built at the first call unless an equal one is there.
 pub fn image() -> &'static str {
     static TAG: OnceLock<String> = OnceLock::new();
-    TAG.get_or_init(|| {
-        sweep();
-        let files = files();
-        let mut digest = Sha256::new();
-        for (path, entry) in &files {
-            let of = match entry {
-                Entry::Directory(mode) => format!("d {mode:o}"),
-                Entry::Link(target) => format!("l {}", target.display()),
-                Entry::Text(text) => format!("t {text}"),
-                Entry::File(host) => {
-                    let meta = fs::metadata(host).unwrap();
-                    format!("f {} {} {}", host.display(), meta.len(), meta.mtime())
-                }
-            };
-            digest.update(format!("{}\0{of}\0", path.display()));
-        }
-        let tag = format!("ft-test:{}", &hex::encode(digest.finalize())[..16]);
-        let found = docker(&["images", "--quiet", &tag], None);
-        if found.trim().is_empty() {
-            let path = format!("ENV PATH={PATH}");
-            let label = format!("LABEL {LABEL}=image");
-            let import = ["import", "--change", &path, "--change", &label, "-", &tag];
-            docker(&import, Some(&|pipe| write(&files, pipe)));
-        }
-        tag
-    })
+    TAG.get_or_init(|| image_of(&files()))
+}
+
+/// The tag of an image of these files, built unless an equal one is there.
+pub fn image_of(files: &Files) -> String {
+    sweep();
+    let mut digest = Sha256::new();
+    for (path, entry) in files {
+        let of = match entry {
+            Entry::Directory(mode) => format!("d {mode:o}"),
+            Entry::Link(target) => format!("l {}", target.display()),
+            Entry::Text(text) => format!("t {text}"),
+            Entry::File(host) => {
+                let meta = fs::metadata(host).unwrap();
+                format!("f {} {} {}", host.display(), meta.len(), meta.mtime())
+            }
+        };
+        digest.update(format!("{}\0{of}\0", path.display()));
+    }
+    let tag = format!("ft-test:{}", &hex::encode(digest.finalize())[..16]);
+    let found = docker(&["images", "--quiet", &tag], None);
+    if found.trim().is_empty() {
+        let path = format!("ENV PATH={PATH}");
+        let label = format!("LABEL {LABEL}=image");
+        let import = ["import", "--change", &path, "--change", &label, "-", &tag];
+        docker(&import, Some(&|pipe| write(files, pipe)));
+    }
+    tag
 }
 
 /// Removes containers whose test was killed before it could.
@@ -255,18 +257,21 @@ fn sweep() {
     }
 }
 
-enum Entry {
+/// What an image has at a path.
+pub enum Entry {
     Directory(u32),
+    /// A file of this machine.
     File(PathBuf),
     Link(PathBuf),
     Text(&'static str),
 }
 
-type Files = BTreeMap<PathBuf, Entry>;
+/// By their paths in an image.
+pub type Files = BTreeMap<PathBuf, Entry>;
 
 /// Everything in the image. Libraries all stand in one directory that every loader searches, so that nothing depends on
 /// where this machine has them: not on `/root`, for one, which not every user inside may enter.
-fn files() -> Files {
+pub fn files() -> Files {
     let mut files = Files::new();
     for (link, target) in
         [("bin", "usr/bin"), ("sbin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib"), ("usr/lib64", "lib")]
@@ -299,14 +304,20 @@ fn files() -> Files {
     }
     programs.push(python.program);
     walk(&python.library, Path::new("usr/local/lib/python3.11"), &mut files, &mut programs);
-    for library in libraries(&programs) {
-        files.insert(Path::new("usr/lib").join(library.file_name().unwrap()), Entry::File(library));
-    }
+    add_libraries(&programs, &mut files);
     files
 }
 
+/// The shared libraries of these programs, where every loader searches.
+pub fn add_libraries(programs: &[PathBuf], files: &mut Files) {
+    for library in libraries(programs) {
+        files.insert(Path::new("usr/lib").join(library.file_name().unwrap()), Entry::File(library));
+    }
+}
+
+/// The program of this name or path, behind all links.
 #[expect(clippy::disallowed_methods, reason = "the caller's own PATH holds python and docker")]
-fn which(name: &str) -> PathBuf {
+pub fn which(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain(["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(PathBuf::from));
     let found = places.map(|place| place.join(name)).find(|path| path.is_file());
@@ -329,7 +340,7 @@ fn python() -> Python {
 }
 
 /// Adds the files below `from`, and to `programs` what may need libraries.
-fn walk(from: &Path, to: &Path, files: &mut Files, programs: &mut Vec<PathBuf>) {
+pub fn walk(from: &Path, to: &Path, files: &mut Files, programs: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let (path, name) = (entry.path(), entry.file_name());
