@@ -164,7 +164,25 @@ impl Engine {
         let doing = "measuring volumes";
         let said = self.raw.get(path, LONG_PATIENCE).await.map_err(|error| self.error(doing, error))?;
         let usage: Usage = serde_json::from_slice(&said).map_err(|error| self.error(doing, error.into()))?;
-        Ok(usage.volumes.unwrap_or_default().into_iter().filter_map(Measured::shared).collect())
+        let mut taken: HashMap<String, Taken> =
+            usage.volumes.unwrap_or_default().into_iter().filter_map(|it| Some((it.name, it.usage?))).collect();
+        // Podman measures volumes without their labels and their age.
+        let shared = self
+            .volumes()
+            .await?
+            .into_iter()
+            .filter(|volume| volume.labels.contains_key(labels::SHARED) && labels::marked(&volume.name).is_none());
+        Ok(shared
+            .map(|volume| {
+                let taken = taken.remove(&volume.name);
+                SharedVolume {
+                    created: volume.created_at.unwrap_or_default(),
+                    bytes: taken.as_ref().and_then(|taken| u64::try_from(taken.size).ok()),
+                    used: taken.is_some_and(|taken| taken.references > 0),
+                    name: volume.name,
+                }
+            })
+            .collect())
     }
 
     /// All of them: those of runs and those that are shared have no label in common.
@@ -184,10 +202,6 @@ struct Usage {
 struct Measured {
     #[serde(rename = "Name")]
     name: String,
-    #[serde(rename = "CreatedAt", default)]
-    created: String,
-    #[serde(rename = "Labels")]
-    labels: Option<HashMap<String, String>>,
     #[serde(rename = "UsageData")]
     usage: Option<Taken>,
 }
@@ -199,20 +213,6 @@ struct Taken {
     size: i64,
     #[serde(rename = "RefCount")]
     references: i64,
-}
-
-impl Measured {
-    fn shared(self) -> Option<SharedVolume> {
-        if !self.labels?.contains_key(labels::SHARED) || labels::marked(&self.name).is_some() {
-            return None;
-        }
-        Some(SharedVolume {
-            name: self.name,
-            created: self.created,
-            bytes: self.usage.as_ref().and_then(|usage| u64::try_from(usage.size).ok()),
-            used: self.usage.is_some_and(|usage| usage.references > 0),
-        })
-    }
 }
 
 /// The volumes that go: the oldest of those that may, until the budget holds.

@@ -104,15 +104,27 @@ async fn what_is_gone_or_going_is_no_error_and_what_cannot_be_removed_is_named()
 
 #[tokio::test]
 async fn shared_volumes_go_by_budget_and_those_in_use_stay_whole() {
-    let volume = |name: &str, created: &str, size: i64, references: i64| json!({ "Name": name, "CreatedAt": created, "Labels": shared("/r"), "UsageData": { "Size": size, "RefCount": references } });
-    let usage = json!({ "LayersSize": 0, "Images": null, "Containers": null, "BuildCache": null, "Volumes": [
-        volume("new", "2026-03-01T00:00:00Z", 100, 0), volume("old", "2026-01-01T00:00:00Z", 100, 0),
-        volume("old-sealed", "2020-01-01T00:00:00Z", 0, 0), volume("mounted", "2025-01-01T00:00:00Z", 100, 1),
-        volume("raced", "2025-06-01T00:00:00Z", 100, 0), volume("raced-sealed", "2025-06-01T00:00:00Z", 0, 0),
-        { "Name": "stranger", "CreatedAt": "2020-01-01T00:00:00Z", "Labels": null, "UsageData": { "Size": 100_000, "RefCount": 0 } },
-    ]});
+    let all = [
+        ("new", "2026-03-01T00:00:00Z", 100, 0),
+        ("old", "2026-01-01T00:00:00Z", 100, 0),
+        ("old-sealed", "2020-01-01T00:00:00Z", 0, 0),
+        ("mounted", "2025-01-01T00:00:00Z", 100, 1),
+        ("raced", "2025-06-01T00:00:00Z", 100, 0),
+        ("raced-sealed", "2025-06-01T00:00:00Z", 0, 0),
+        ("stranger", "2020-01-01T00:00:00Z", 100_000, 0),
+    ];
+    // As Podman does: what is measured has neither labels nor an age.
+    let measured = all.map(|(name, _, size, references)| {
+        json!({ "Name": name, "Labels": {}, "UsageData": { "Size": size, "RefCount": references } })
+    });
+    let usage = json!({ "LayersSize": 0, "Images": null, "Containers": null, "BuildCache": null, "Volumes": measured });
+    let listed = all.map(|(name, created, ..)| {
+        let labels = if name == "stranger" { json!(null) } else { json!(shared("/r")) };
+        json!({ "Name": name, "CreatedAt": created, "Labels": labels, "Driver": "local", "Mountpoint": "", "Scope": "local", "Options": {} })
+    });
     let scripted = Script::docker("20.10", "1.41", "1.12")
         .on("GET /system/df", Reply::json(200, &usage))
+        .on("GET /volumes", Reply::json(200, json!({ "Volumes": listed, "Warnings": null })))
         .on("DELETE /volumes/old", Reply::done())
         .on("DELETE /volumes/old-sealed", Reply::done())
         .on("DELETE /volumes/raced", Reply::error(409, "volume is in use"))
@@ -122,7 +134,13 @@ async fn shared_volumes_go_by_budget_and_those_in_use_stay_whole() {
     assert_eq!(removed.iter().map(|it| (it.name.as_str(), it.bytes)).collect::<Vec<_>>(), [("old", Some(100))]);
     assert_eq!(
         scripted.asked(),
-        ["GET /system/df", "DELETE /volumes/raced", "DELETE /volumes/old", "DELETE /volumes/old-sealed"],
+        [
+            "GET /system/df",
+            "GET /volumes",
+            "DELETE /volumes/raced",
+            "DELETE /volumes/old",
+            "DELETE /volumes/old-sealed"
+        ],
         "what was taken into use meanwhile keeps its mark"
     );
     assert!(engine.gc(1000, &[]).await.unwrap().is_empty());

@@ -10,6 +10,7 @@ use crate::engine::{Engine, EngineError};
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, VolumeCreateRequest};
 use bollard::query_parameters::CreateContainerOptions;
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -144,12 +145,20 @@ async fn fill(engine: &Engine, loader: &str, labels: &Labels, volume: &Volume) -
         archive.finish()
     });
     engine.upload(loader, &volume.target, pieces).await?;
-    let mark = VolumeCreateRequest {
-        name: Some(volume.mark()),
-        labels: Some(crate::engine::labels::shared(&labels.repository)),
-        ..Default::default()
-    };
-    engine.docker().create_volume(mark).await.map_err(|error| engine.error("sealing a volume", error))?;
+    let shared = crate::engine::labels::shared(&labels.repository);
+    create_volume(engine, "sealing a volume", &volume.mark(), shared).await?;
+    Ok(())
+}
+
+/// A volume that is empty, unless it is there: then it stays what it is.
+async fn create_volume(
+    engine: &Engine,
+    doing: &str,
+    name: &str,
+    labels: HashMap<String, String>,
+) -> Result<(), EngineError> {
+    let volume = VolumeCreateRequest { name: Some(name.to_owned()), labels: Some(labels), ..Default::default() };
+    engine.docker().create_volume(volume).await.map_err(|error| engine.error(doing, error))?;
     Ok(())
 }
 
@@ -168,11 +177,14 @@ async fn create_loader(
     target: &str,
     copy: bool,
 ) -> Result<String, EngineError> {
+    let shared = name.is_some();
+    let whose = || if shared { crate::engine::labels::shared(&labels.repository) } else { labels.to_map() };
     let mut mount = mount(Some(volume), target, false, copy);
     if let Some(options) = &mut mount.volume_options {
-        options.labels =
-            Some(if name.is_some() { crate::engine::labels::shared(&labels.repository) } else { labels.to_map() });
+        options.labels = Some(whose());
     }
+    // Podman forgets the labels of a volume that comes with its first container.
+    create_volume(engine, "making a volume", volume, whose()).await?;
     let options = name.map(|name| CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() });
     let made = engine.docker().create_container(options, never_started(image, labels, vec![mount])).await;
     Ok(made.map_err(|error| engine.error("creating a container to fill a volume", error))?.id)
