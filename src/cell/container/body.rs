@@ -7,7 +7,7 @@ use crate::engine::{EngineFacts, Kind};
 use crate::step::Limits;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
-    MountVolumeOptions,
+    MountVolumeOptions, ResourcesUlimits,
 };
 use std::collections::HashMap;
 
@@ -41,10 +41,17 @@ pub(super) struct Asked<'a> {
     pub(super) relay: bool,
     /// Its loopback has IPv6, which engines switch off without a network.
     pub(super) six: bool,
+    /// What each process in it may have, where the engine's own choice is more than it may give.
+    pub(super) ulimits: &'a [(&'static str, u64)],
 }
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn ulimit((name, most): &(&'static str, u64)) -> ResourcesUlimits {
+    let most = Some(signed(*most));
+    ResourcesUlimits { name: Some((*name).to_owned()), soft: most, hard: most }
 }
 
 /// A volume at a place. Without a name it is the container's own, and goes with it.
@@ -129,6 +136,7 @@ impl Asked<'_> {
             dns_search: words(&["."]),
             extra_hosts: words(&["ft:127.0.0.1"]),
             sysctls: Some(self.sysctls()),
+            ulimits: (!self.ulimits.is_empty()).then(|| self.ulimits.iter().map(ulimit).collect()),
             ..HostConfig::default()
         };
         ContainerCreateBody {
@@ -224,6 +232,7 @@ mod tests {
             seconds: 60,
             relay: false,
             six: true,
+            ulimits: &[],
         };
         let host = asked.body().host_config.unwrap();
         let mounts = host.mounts.as_ref().unwrap();
@@ -262,6 +271,7 @@ mod tests {
                 seconds: 60,
                 relay: false,
                 six: true,
+                ulimits: &[],
             };
             asked.body().host_config.unwrap().tmpfs.unwrap()
         };

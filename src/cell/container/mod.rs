@@ -24,6 +24,7 @@ use crate::lock::CellKind;
 use crate::step::Network;
 use body::Asked;
 use goods::Packed;
+use rustix::process::Resource;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -80,6 +81,8 @@ struct Shared {
     store: Mutex<volumes::Store>,
     /// The engine's kernel has IPv6, as far as it is known.
     six: AtomicBool,
+    /// The engine may give what it would give to each process, as far as it is known.
+    generous: AtomicBool,
 }
 
 impl std::fmt::Debug for Container {
@@ -165,6 +168,7 @@ impl Container {
             packed: Mutex::default(),
             store: Mutex::default(),
             six: AtomicBool::new(true),
+            generous: AtomicBool::new(true),
         })))
     }
 
@@ -199,6 +203,7 @@ impl Container {
         }
         let (goods, packed) = shared.goods(walls, &volumes).await?;
         let stored = packed.iter().any(|packed| matches!(**packed, Packed::Stored(_)));
+        let own = own_limits();
         let mut asked = Asked {
             image: &shared.image,
             engine: shared.engine.facts(),
@@ -209,16 +214,21 @@ impl Container {
             seconds: shared.longest.as_secs(),
             relay: walls.network != Network::Loopback,
             six: shared.six.load(Ordering::Relaxed),
+            ulimits: if shared.generous.load(Ordering::Relaxed) { &[] } else { &own },
         };
-        let started = match wire::start(&shared.engine, &asked).await {
-            Err(error) if asked.six && error.to_string().contains("ipv6") => {
-                shared.six.store(false, Ordering::Relaxed);
-                asked.six = false;
-                wire::start(&shared.engine, &asked).await
+        let (mut live, container) = loop {
+            match wire::start(&shared.engine, &asked).await {
+                Err(error) if asked.six && error.to_string().contains("ipv6") => {
+                    shared.six.store(false, Ordering::Relaxed);
+                    asked.six = false;
+                }
+                Err(error) if asked.ulimits.is_empty() && error.to_string().contains("rlimit") => {
+                    shared.generous.store(false, Ordering::Relaxed);
+                    asked.ulimits = &own;
+                }
+                other => break other?,
             }
-            other => other,
         };
-        let (mut live, container) = started?;
         let limit = |limit: Option<u64>| limit.unwrap_or(0);
         let inside = Inside {
             goods,
@@ -247,6 +257,15 @@ impl Cell for Container {
     async fn launch(&self, walls: &Walls) -> Result<Live, CellError> {
         self.start(walls).await
     }
+}
+
+/// What this process may have itself. An engine that may not raise limits (it has no root, or is in a container itself) may
+/// not give what Podman asks for by itself: 1048576 open files and 4194304 processes. It has lowered its own limit of
+/// processes to the kernel's by then.
+fn own_limits() -> [(&'static str, u64); 2] {
+    let processes = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
+    let own = |of, most: u64| rustix::process::getrlimit(of).maximum.unwrap_or(most).min(most);
+    [("nofile", own(Resource::Nofile, 1 << 20)), ("nproc", own(Resource::Nproc, processes.unwrap_or(1 << 15)))]
 }
 
 /// Says what is to be made of the container, and sends what does not lie in it.
