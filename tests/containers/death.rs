@@ -1,11 +1,10 @@
 //! The engine, or the way to it, goes away in the middle of a step: infrastructure, never a verdict. What came before it
 //! is kept, and where the engine lives nothing is left in it.
 
-use crate::container;
 use crate::harness::{Project, Ran, eventually};
 use crate::private::Private;
 use crate::relay::{Plan, Relay};
-use crate::shared::{Built, docker, label, leaves_nothing, pinned, project, small};
+use crate::shared::{Built, In, docker, label, leaves_nothing, project, small};
 use serde_json::json;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -219,12 +218,9 @@ fn kill_containerd(dir: &Path) {
 #[test]
 fn an_engine_that_is_killed_is_no_verdict_and_the_next_run_finds_its_way() {
     let mut engine = Private::start();
-    let image = container::image();
     let host = engine.host();
-    let load = format!("docker save {image} | docker --host {host} load --quiet");
-    assert!(Command::new("sh").args(["-c", &load]).stdout(std::process::Stdio::null()).status().unwrap().success());
+    let there = In::private(&host);
     let project = two_steps(SAYS_AND_STAYS, 300);
-    assert_eq!(docker(&["--host", &host, "image", "inspect", "--format", "{{.Id}}", image]), pinned(image));
     let project = project.var("DOCKER_HOST", &host);
     let mut child = project.start(&["run", "--container"]);
     wait_for(&mut child, || second_runs(&project));
@@ -238,9 +234,9 @@ fn an_engine_that_is_killed_is_no_verdict_and_the_next_run_finds_its_way() {
     project.ft(&["run", "--container"]).leaves(0);
     let mine = label(&project);
     eventually("nothing of the dead run is left", || {
-        docker(&["--host", &host, "ps", "--all", "--quiet", "--filter", &mine]).is_empty()
+        there.docker(&["ps", "--all", "--quiet", "--filter", &mine]).is_empty()
     });
     // A volume without a name of ours is that of a single container.
-    let volumes = docker(&["--host", &host, "volume", "ls", "--quiet"]);
+    let volumes = there.docker(&["volume", "ls", "--quiet"]);
     assert!(volumes.lines().all(|name| name.starts_with("ft-")), "{volumes}");
 }

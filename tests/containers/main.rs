@@ -11,6 +11,7 @@ mod harness;
 mod images;
 mod in_place;
 mod matrix;
+mod podman;
 #[path = "../engine/private.rs"]
 #[allow(dead_code, reason = "made for more tests than these")]
 mod private;

@@ -1,7 +1,7 @@
 //! Whole runs on small repositories, held against venv mode on the same repository, and how they end.
 
-use crate::harness::eventually;
-use crate::shared::{docker, label, leaves_nothing, project, wall};
+use crate::harness::{Project, eventually};
+use crate::shared::{HERE, In, label, leaves_nothing, project, wall};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -18,7 +18,12 @@ fn without_times(text: &str) -> String {
 
 #[test]
 fn a_run_in_a_container_passes_and_says_what_stood() {
-    let project = project(&["pytest"]);
+    passes(&HERE);
+}
+
+/// A run with limits: good, and every wall stood.
+pub fn passes(engine: &In<'_>) -> Project {
+    let project = engine.project(&["pytest"]);
     project.lock(|lock| lock["resource_limits"] = serde_json::json!({"mem_mb": 512, "pids": 200, "cpu_count": 1}));
     project.commit();
     project.ft(&["run", "--container"]).leaves(0);
@@ -34,12 +39,18 @@ fn a_run_in_a_container_passes_and_says_what_stood() {
     let container = &report.0["environment"]["container"];
     assert!(container["image"].as_str().unwrap().starts_with("sha256:"), "{container}");
     assert_eq!(container["agent_sha256"].as_str().unwrap().len(), 64);
-    leaves_nothing(&project);
+    engine.leaves_nothing(&project);
+    project
 }
 
 #[test]
 fn both_modes_say_the_same_of_one_repository() {
-    let project = project(&["ruff", "mypy", "pytest", "bandit"]);
+    both_say_the_same(&HERE);
+}
+
+/// A red run, in venv mode and in the engine.
+pub fn both_say_the_same(engine: &In<'_>) {
+    let project = engine.project(&["ruff", "mypy", "pytest", "bandit"]);
     project.write("tests/test_red.py", "def test_red() -> None:\n    assert [1] == [2]\n\n\nimport os\n");
     project.lock(|lock| {
         lock["tools"]["pytest"]["args"] =
@@ -67,12 +78,17 @@ fn both_modes_say_the_same_of_one_repository() {
     assert_eq!(container.4, namespaces.4);
     assert_eq!(container.5, namespaces.5);
     assert!(container.2.contains(&"PARITY-221".to_owned()), "{:?}", container.2);
-    leaves_nothing(&project);
+    engine.leaves_nothing(&project);
 }
 
 #[test]
 fn who_reaches_for_the_network_in_a_container_is_named() {
-    let project = project(&["pytest"]);
+    is_named(&HERE);
+}
+
+/// A test reaches out, and takes the refusal well.
+pub fn is_named(engine: &In<'_>) {
+    let project = engine.project(&["pytest"]);
     project.write(
         "tests/test_out.py",
         "import socket\n\n\ndef test_out() -> None:\n    try:\n        socket.create_connection((\"192.0.2.7\", 4711), 5)\n    except OSError:\n        pass\n",
@@ -82,7 +98,7 @@ fn who_reaches_for_the_network_in_a_container_is_named() {
     project.ft(&["run", "--container"]).leaves(251);
     let (message, _) = project.report().finding("PARITY-251");
     assert!(message.contains("192.0.2.7:4711") && message.contains("test_out"), "{message}");
-    leaves_nothing(&project);
+    engine.leaves_nothing(&project);
 }
 
 #[test]
@@ -128,7 +144,12 @@ fn what_the_lock_allows_is_relayed_into_a_container_and_everything_else_is_refus
 
 #[test]
 fn a_step_in_a_container_that_dies_of_memory_says_so() {
-    let project = project(&["pytest"]);
+    dies_of_memory(&HERE);
+}
+
+/// A test takes more memory than the lock gives.
+pub fn dies_of_memory(engine: &In<'_>) {
+    let project = engine.project(&["pytest"]);
     project.write("tests/test_big.py", "def test_big() -> None:\n    assert bytearray(b\"x\") * (600 << 20)\n");
     project.lock(|lock| {
         lock["pytest_collection"] = serde_json::json!({"allow_uncollected": true});
@@ -138,7 +159,7 @@ fn a_step_in_a_container_that_dies_of_memory_says_so() {
     project.ft(&["run", "--container"]).leaves(221);
     let (message, _) = project.report().finding("PARITY-221");
     assert!(message.contains("ran out of memory"), "{message}");
-    leaves_nothing(&project);
+    engine.leaves_nothing(&project);
 }
 
 #[test]
@@ -166,7 +187,12 @@ fn started(events: &[u8]) -> bool {
 
 #[test]
 fn a_step_in_a_container_that_does_not_end_is_ended() {
-    let project = project(&["pytest"]);
+    is_ended(&HERE);
+}
+
+/// A test that neither ends nor heeds SIGTERM.
+pub fn is_ended(engine: &In<'_>) {
+    let project = engine.project(&["pytest"]);
     project.write(
         "tests/test_slow.py",
         "import signal\nimport time\n\n\ndef test_slow() -> None:\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    time.sleep(600)\n",
@@ -178,23 +204,28 @@ fn a_step_in_a_container_that_does_not_end_is_ended() {
     });
     project.commit();
     project.ft(&["run", "--container"]).leaves(222);
-    leaves_nothing(&project);
+    engine.leaves_nothing(&project);
 }
 
 #[test]
 fn a_runner_that_is_killed_leaves_no_container() {
-    let project = project(&["pytest"]);
+    leaves_no_container(&HERE);
+}
+
+/// The runner is killed in the middle of a step.
+pub fn leaves_no_container(engine: &In<'_>) {
+    let project = engine.project(&["pytest"]);
     project.write("tests/test_slow.py", "import time\n\n\ndef test_slow() -> None:\n    time.sleep(600)\n");
     project.lock(|lock| lock["pytest_collection"] = serde_json::json!({"allow_uncollected": true})).commit();
     let mut child = project.start(&["run", "--container"]);
     let running = || {
         let mine = label(&project);
-        docker(&["ps", "--filter", &mine, "--format", "{{.Status}}"]).contains("Up")
+        engine.docker(&["ps", "--filter", &mine, "--format", "{{.Status}}"]).contains("Up")
     };
     eventually("a container runs", running);
     child.kill().unwrap();
     child.wait().unwrap();
-    leaves_nothing(&project);
+    engine.leaves_nothing(&project);
 }
 
 #[test]

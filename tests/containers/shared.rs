@@ -9,11 +9,61 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// What the engine's own client says.
+/// What the client of this machine's engine says.
 pub fn docker(arguments: &[&str]) -> String {
-    let output = Command::new("docker").args(arguments).output().unwrap();
-    assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    HERE.docker(arguments)
+}
+
+/// An engine that runs are done in: where it is, for `DOCKER_HOST`.
+pub struct In<'a>(Option<&'a str>);
+
+/// This machine's, which nobody names.
+pub const HERE: In<'static> = In(None);
+
+impl In<'_> {
+    /// An engine of a test's own, once it has the image of these tests.
+    pub fn private(host: &str) -> In<'_> {
+        let image = container::image();
+        let load = format!("docker save {image} | docker --host {host} load --quiet");
+        assert!(Command::new("sh").args(["-c", &load]).stdout(Stdio::null()).status().unwrap().success());
+        assert_eq!(In(Some(host)).docker(&["image", "inspect", "--format", "{{.Id}}", image]), pinned(image));
+        In(Some(host))
+    }
+
+    /// What the engine's client says.
+    pub fn docker(&self, arguments: &[&str]) -> String {
+        let host = self.0.map(|host| ["--host", host]);
+        let output = Command::new("docker").args(host.iter().flatten()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// A copy with these tools whose lock pins the image, and whose runs find this engine.
+    pub fn project(&self, tools: &[&str]) -> Project {
+        let project = Project::with_tools(tools);
+        let image = pinned(container::image());
+        project.lock(|lock| lock["container"] = serde_json::json!({ "image": image })).commit();
+        match self.0 {
+            Some(host) => project.var("DOCKER_HOST", host),
+            None => project,
+        }
+    }
+
+    /// What of this repository's is in the engine: containers, and volumes of one run or one container.
+    fn left(&self, project: &Project) -> Vec<String> {
+        let mine = label(project);
+        let containers = self.docker(&["ps", "--all", "--quiet", "--filter", &mine]);
+        // Not by a second filter: Podman takes what has one of them.
+        let format = "{{.Name}} {{.Label \"ft.run\"}}";
+        let volumes = self.docker(&["volume", "ls", "--filter", &mine, "--format", format]);
+        let volumes = volumes.lines().filter_map(|line| line.split_once(' ').filter(|(_, run)| !run.is_empty()));
+        containers.lines().chain(volumes.map(|(name, _)| name)).map(str::to_owned).collect()
+    }
+
+    /// Nothing of it is left, now or in a moment: an engine removes a container after it said that it ended.
+    pub fn leaves_nothing(&self, project: &Project) {
+        eventually("containers and volumes of this run are gone", || self.left(project).is_empty());
+    }
 }
 
 /// The image of these tests as a lock names it: by the digest of its content.
@@ -23,10 +73,7 @@ pub fn pinned(image: &str) -> String {
 
 /// A copy with these tools whose lock pins the image.
 pub fn project(tools: &[&str]) -> Project {
-    let project = Project::with_tools(tools);
-    let image = pinned(container::image());
-    project.lock(|lock| lock["container"] = serde_json::json!({ "image": image })).commit();
-    project
+    HERE.project(tools)
 }
 
 /// A repository whose environment is pytest alone, of wheels for every Python: made quickly, for whoever needs one for
@@ -76,17 +123,9 @@ pub fn label(project: &Project) -> String {
     format!("label=ft.repository={}", project.root.canonicalize().unwrap().display())
 }
 
-/// What of this repository's is in the engine: containers, and volumes of one run or one container.
-pub fn left(project: &Project) -> Vec<String> {
-    let mine = label(project);
-    let containers = docker(&["ps", "--all", "--quiet", "--filter", &mine]);
-    let volumes = docker(&["volume", "ls", "--quiet", "--filter", &mine, "--filter", "label=ft.run"]);
-    containers.lines().chain(volumes.lines()).map(str::to_owned).collect()
-}
-
-/// Nothing of it is left, now or in a moment: an engine removes a container after it said that it ended.
+/// Nothing of it is left in this machine's engine.
 pub fn leaves_nothing(project: &Project) {
-    eventually("containers and volumes of this run are gone", || left(project).is_empty());
+    HERE.leaves_nothing(project);
 }
 
 /// What stood, as the report has it.

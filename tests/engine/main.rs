@@ -6,6 +6,7 @@
 mod connect;
 mod images;
 mod leftovers;
+#[allow(dead_code, reason = "made for more tests than these")]
 mod private;
 mod real;
 mod script;

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 /// How long a program may take to listen, on a machine that does other things as well.
 const START: Duration = Duration::from_secs(90);
 
-/// A Docker engine with its own data, without a network.
+/// An engine with its own data, without a network.
 pub struct Private {
     dir: tempfile::TempDir,
     child: Child,
-    more: Vec<String>,
+    start: Box<dyn Fn(&Path) -> Child>,
 }
 
 impl Private {
@@ -35,8 +35,21 @@ impl Private {
         std::fs::write(dir.path().join("daemon.json"), config.to_string()).unwrap();
         std::fs::create_dir(dir.path().join("data")).unwrap();
         prepare(dir.path());
-        let child = spawn(dir.path(), more);
-        let private = Private { dir, child, more: more.to_vec() };
+        let more = more.to_vec();
+        Private::start_in(dir, Box::new(move |dir| docker(dir, &more)))
+    }
+
+    /// A Podman service as it is installed, by root who may not raise a limit: as in a container that is not privileged.
+    pub fn podman() -> Private {
+        let dir = tempfile::Builder::new().prefix("ft-engine-").tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let text = format!("[storage]\ndriver = \"vfs\"\ngraphroot = {:?}\nrunroot = {:?}\n", at("data"), at("run"));
+        std::fs::write(at("storage.conf"), text).unwrap();
+        Private::start_in(dir, Box::new(podman))
+    }
+
+    fn start_in(dir: tempfile::TempDir, start: Box<dyn Fn(&Path) -> Child>) -> Private {
+        let mut private = Private { child: start(dir.path()), dir, start };
         private.wait();
         private
     }
@@ -67,15 +80,16 @@ impl Private {
         for stale in ["pid", "exec/containerd/containerd.pid"] {
             let _ = std::fs::remove_file(self.dir.path().join(stale));
         }
-        self.child = spawn(self.dir.path(), &self.more);
+        self.child = (self.start)(self.dir.path());
         self.wait();
     }
 
-    fn wait(&self) {
+    fn wait(&mut self) {
         let until = Instant::now() + START;
         while !pings(&self.socket()) {
-            let log = || std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-            assert!(Instant::now() < until, "the private engine does not answer: {}", log());
+            let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            assert!(Instant::now() < until, "the private engine does not answer: {log}");
+            assert!(self.child.try_wait().unwrap().is_none(), "the private engine ended: {log}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -102,6 +116,11 @@ impl Drop for Private {
         for at in below.into_iter().rev() {
             let _ = Command::new("umount").args(["-l", at]).status();
         }
+        // Podman's for all containers; whoever else has some in it keeps it.
+        for group in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().filter_map(Result::ok) {
+            let _ = std::fs::remove_dir(group.path().join("libpod_parent"));
+        }
+        let _ = std::fs::remove_dir("/sys/fs/cgroup/libpod_parent");
     }
 }
 
@@ -125,20 +144,41 @@ fn processes_of(dir: &str) -> Vec<u32> {
     children.chain(own.iter().copied()).collect()
 }
 
-fn spawn(dir: &Path, more: &[String]) -> Child {
-    let at = |name: &str| dir.join(name).display().to_string();
+/// Its output goes to `log` in the directory.
+fn spawn(command: &mut Command, dir: &Path, package: &str) -> Child {
     let log = std::fs::File::create(dir.join("log")).unwrap();
-    Command::new("dockerd")
+    // Where it stands, conmon leaves a file when a container's memory is exhausted.
+    let command = command.current_dir(dir).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    command.spawn().unwrap_or_else(|e| panic!("{:?} is part of {package}: {e}", command.get_program()))
+}
+
+fn docker(dir: &Path, more: &[String]) -> Child {
+    let at = |name: &str| dir.join(name).display().to_string();
+    let mut engine = Command::new("dockerd");
+    engine
         .args(["--config-file", &at("daemon.json"), "--data-root", &at("data"), "--exec-root", &at("exec")])
         .args(["--pidfile", &at("pid"), "--host", &format!("unix://{}", at("engine.sock"))])
         // Without a bridge of its own: with `none` it would remove the one of this machine's engine.
         .args(["--bridge=docker0", "--iptables=false", "--ip6tables=false"])
-        .args(more)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .expect("dockerd is part of Docker's engine package")
+        .args(more);
+    spawn(&mut engine, dir, "Docker's engine package")
+}
+
+fn podman(dir: &Path) -> Child {
+    let at = |name: &str| dir.join(name).display().to_string();
+    // Whatever it keeps beside its data (locks, caches, a bridge's description) is gone with the last of its processes.
+    let script = "for own in /run /dev/shm /var/lib /etc/cni; do [ ! -d $own ] || mount -t tmpfs none $own; done\n\
+                  exec prlimit --nofile=20000 setpriv --bounding-set=-sys_resource podman \"$@\"";
+    let mut engine = Command::new("unshare");
+    engine
+        .args(["--mount", "sh", "-ec", script, "podman", "--root", &at("data"), "--runroot", &at("run")])
+        // What systemd would be asked for.
+        .args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"])
+        .args(["system", "service", "--time", "0", &format!("unix://{}", at("engine.sock"))])
+        // The machine's configuration is not a test's.
+        .env("CONTAINERS_CONF", "/dev/null")
+        .env("CONTAINERS_STORAGE_CONF", at("storage.conf"));
+    spawn(&mut engine, dir, "util-linux")
 }
 
 fn pings(socket: &Path) -> bool {
