@@ -130,12 +130,22 @@ pub(super) fn asked(endpoint: &Endpoint, api: Api, said: &SystemVersion) -> Resu
     Ok(api.min(super::NEWEST).max(oldest))
 }
 
+/// What an engine says of itself, and Podman alone.
+#[derive(Deserialize)]
+pub(super) struct Info {
+    /// Not every version of it has the option that Docker has.
+    #[serde(rename = "Rootless", default)]
+    rootless: bool,
+    #[serde(flatten)]
+    system: SystemInfo,
+}
+
 /// Puts together what the engine said.
 pub(super) fn read(
     endpoint: &Endpoint,
     (api, asked): (Api, Api),
     said: SystemVersion,
-    info: SystemInfo,
+    Info { rootless, system: info }: Info,
     now: jiff::Timestamp,
 ) -> EngineFacts {
     let podman = said.components.iter().flatten().any(|component| component.name.contains("Podman"));
@@ -161,7 +171,7 @@ pub(super) fn read(
         storage,
         cgroup_version: info.cgroup_version.map(|version| version.to_string()).unwrap_or_default(),
         cgroup_driver: info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default(),
-        rootless: option("rootless").is_some(),
+        rootless: rootless || option("rootless").is_some(),
         userns: option("userns").is_some(),
         seccomp: option("seccomp").map(|profile| if profile.is_empty() { "default".to_owned() } else { profile }),
         apparmor: option("apparmor").is_some(),

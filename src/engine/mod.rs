@@ -97,7 +97,8 @@ impl Engine {
         let api = facts::api(&endpoint, &said)?;
         let asked = facts::asked(&endpoint, api, &said)?;
         let _ = version.set(asked);
-        let info = docker.info().await.map_err(|error| EngineError::from_first(&endpoint, error))?;
+        let info = raw.get("/info", FIRST_PATIENCE).await.and_then(|info| Ok(serde_json::from_slice(&info)?));
+        let info = info.map_err(|error| EngineError::from_first(&endpoint, error))?;
         let facts = facts::read(&endpoint, (api, asked), said, info, jiff::Timestamp::now());
         Ok(Engine { docker: docker.with_timeout(PATIENCE), raw, facts: Arc::new(facts) })
     }

@@ -93,7 +93,7 @@ async fn shapes_of_old_new_and_other_engines_are_read() {
             "ID": "e0a0", "Driver": "overlay", "DriverStatus": [["Native Overlay Diff", "true"]], "CgroupDriver": "systemd",
             "CgroupVersion": "2", "OSType": "linux", "Architecture": "arm64", "MemoryLimit": true, "SwapLimit": true,
             "CpuCfsPeriod": true, "CpuCfsQuota": true, "PidsLimit": true, "NCPU": 2, "MemTotal": 1000,
-            "SecurityOptions": ["name=seccomp,profile=default", "name=rootless"], "SystemTime": "2024-01-01T00:00:00Z",
+            "SecurityOptions": ["name=seccomp,profile=default"], "SystemTime": "2024-01-01T00:00:00Z",
             "DefaultRuntime": "crun", "Plugins": { "Volume": ["local"], "Network": ["bridge"], "Authorization": null, "Log": ["k8s-file"] },
             "Swarm": { "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null },
             "RegistryConfig": { "IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": [] }, "Isolation": "",
@@ -112,6 +112,8 @@ async fn what_an_engine_lacks_breaks_the_promises_that_need_it() {
     let with = |change| Script::docker_with("24.0.0", "1.43", "1.12", change);
     assert_eq!(broken(with(json!({}))).await, [""; 0]);
     let rootless = json!(["name=seccomp,profile=builtin", "name=rootless"]);
+    // Podman's way to say it, some of whose versions have no such option.
+    assert_eq!(broken(with(json!({ "Rootless": true, "CgroupVersion": "1" }))).await, ["memory", "pids", "cpus"]);
     let none = json!({ "SecurityOptions": rootless, "CgroupDriver": "none", "CgroupVersion": "1", "MemoryLimit": false, "PidsLimit": false });
     assert_eq!(broken(with(none)).await, ["memory", "pids", "cpus"]);
     assert_eq!(

@@ -3,7 +3,7 @@
 use super::volumes::Volume;
 use super::{AGENT_NAME, GOODS, Image, LIB};
 use crate::engine::labels::Labels;
-use crate::engine::{EngineFacts, Kind};
+use crate::engine::{EngineFacts, Kind, promises};
 use crate::step::Limits;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
@@ -100,7 +100,11 @@ impl Asked<'_> {
     /// The whole description.
     pub(super) fn body(&self) -> ContainerCreateBody {
         let limits = self.limits;
-        let memory = limits.memory_bytes.map(signed);
+        // Of what it can't hold, one engine takes the question and forgets it, and another one makes no container. Whether a
+        // run may do without was decided before; from inside it is seen.
+        let promises = promises(self.engine, limits);
+        let held = |wall: &str| promises.iter().any(|promise| promise.wall == wall && promise.held);
+        let memory = limits.memory_bytes.filter(|_| held("memory")).map(signed);
         let temporary = limits.disk_bytes.unwrap_or_else(|| self.in_memory());
         // Podman knows no limit of names there, and would copy into it what the image has at the same place.
         let more = match self.engine.kind {
@@ -114,14 +118,14 @@ impl Asked<'_> {
         let machine =
             MACHINE.map(|place| (place.to_owned(), format!("ro,nosuid,nodev,noexec,size=4k,mode=555{copied}")));
         let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
-        let cpus = limits.cpus.map(u64::from).filter(|_| self.engine.cpu_quota);
+        let cpus = limits.cpus.filter(|_| held("cpus")).map(u64::from);
         let host = HostConfig {
             network_mode: Some("none".to_owned()),
             readonly_rootfs: Some(true),
             cap_drop: words(&["ALL"]),
             cap_add: Some(self.capabilities()),
             security_opt: words(&["no-new-privileges"]),
-            pids_limit: limits.pids.map(signed),
+            pids_limit: limits.pids.filter(|_| held("pids")).map(signed),
             memory,
             memory_swap: memory.filter(|_| self.engine.swap_limit),
             nano_cpus: cpus.map(|cpus| signed(cpus.min(self.engine.cpus.max(1)) * 1_000_000_000)),
@@ -254,6 +258,34 @@ mod tests {
         let bound = granted(&|host| host.binds = Some(vec!["/:/host".into()]));
         assert_eq!(bound.as_deref(), Some("no directory of the host"));
         assert_eq!(granted(&|host| host.binds = Some(vec!["ft-lib-1:/ft/lib:ro,rprivate".into()])), None);
+    }
+
+    #[test]
+    fn an_engine_is_not_asked_for_limits_that_it_can_not_hold() {
+        let limits = Limits { memory_bytes: Some(1 << 30), pids: Some(7), cpus: Some(1), ..Limits::default() };
+        let (image, labels) = (Image::default(), labels());
+        let asked = |engine: EngineFacts| {
+            let asked = Asked {
+                image: &image,
+                engine: &engine,
+                labels: &labels,
+                volumes: &[],
+                goods: None,
+                limits: &limits,
+                seconds: 60,
+                relay: false,
+                six: true,
+                ulimits: &[],
+            };
+            let host = asked.body().host_config.unwrap();
+            let left = ContainerInspectResponse { host_config: Some(host.clone()), ..Default::default() };
+            assert_eq!(asked.refused(&left), None);
+            [host.memory, host.memory_swap, host.pids_limit, host.nano_cpus].map(|limit| limit.is_some())
+        };
+        assert_eq!(asked(facts()), [true; 4]);
+        let rootless = EngineFacts { rootless: true, cgroup_version: "1".into(), ..facts() };
+        assert_eq!(asked(rootless), [false; 4], "it says that it can, since the kernel could");
+        assert_eq!(asked(EngineFacts { memory_limit: false, ..facts() }), [false, false, true, true]);
     }
 
     #[test]
