@@ -70,7 +70,7 @@ pub(super) fn facts(opened: &Result<Contained, Finding>) -> ContainerFacts {
     let every = Limits { memory_bytes: Some(0), pids: Some(0), disk_bytes: Some(0), cpus: Some(0), output_bytes: None };
     let missing = |contained: &Contained| {
         let promises = promises(contained.cell.engine().facts(), &every);
-        promises.into_iter().filter(|promise| !promise.held).map(|promise| promise.wall).collect()
+        promises.into_iter().filter(|promise| !promise.held).map(|promise| (promise.wall, promise.why)).collect()
     };
     ContainerFacts {
         refused: opened.as_ref().err().cloned(),

@@ -156,8 +156,8 @@ pub struct MachineFacts {
 pub struct ContainerFacts {
     /// Why no container of that image can be had.
     pub refused: Option<Finding>,
-    /// Limits that this engine can't hold a container to: `memory`, `pids`, `disk`.
-    pub limits_missing: Vec<String>,
+    /// Limits that this engine can't hold a container to (`memory`, `pids`, `disk`), each with the reason.
+    pub limits_missing: Vec<(String, String)>,
 }
 
 impl MachineFacts {

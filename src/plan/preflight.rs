@@ -105,29 +105,34 @@ fn cell(lock: &Lock, facts: &Facts, request: &Request) -> Option<Finding> {
 
 fn limits(lock: &Lock, facts: &Facts) -> Option<Finding> {
     let container = facts.machine.container.as_ref();
-    let unheld = container.map_or(&facts.machine.limits_missing, |container| &container.limits_missing);
+    let why = |name: &str| match container {
+        Some(container) => container.limits_missing.iter().find(|(missing, _)| missing == name).map(|(_, why)| &**why),
+        None => facts.machine.limits_missing.iter().any(|missing| missing == name).then_some(""),
+    };
     let asked = [
         ("memory", lock.limits.mem_mb.is_some()),
         ("pids", lock.limits.pids.is_some()),
         ("disk", lock.limits.disk_mb.is_some()),
     ];
-    let missing: Vec<_> = asked
-        .iter()
-        .filter(|(name, asked)| *asked && unheld.iter().any(|missing| missing == name))
-        .map(|(name, _)| *name)
-        .collect();
-    (lock.limits.required && !missing.is_empty()).then(|| {
-        Finding::new(
-            ParityCode::POLICY_UNENFORCEABLE,
-            GATE,
-            format!(
-                "`resource_limits.required` is set, and {} can't hold a cell to its limit of {}",
-                if container.is_some() { "container mode" } else { "this machine" },
-                missing.join(", ")
-            ),
-        )
-        .hint("delegate a cgroup to this user, or set `resource_limits.required` to false")
-    })
+    let missing: Vec<_> =
+        asked.iter().filter(|(_, asked)| *asked).filter_map(|(name, _)| Some((*name, why(name)?))).collect();
+    if !lock.limits.required || missing.is_empty() {
+        return None;
+    }
+    let names: Vec<_> = missing.iter().map(|(name, _)| *name).collect();
+    let mut whys: Vec<_> = missing.iter().map(|(_, why)| *why).filter(|why| !why.is_empty()).collect();
+    whys.dedup();
+    let (who, fix) = match container {
+        Some(_) => ("container mode", "use another engine"),
+        None => ("this machine", "delegate a cgroup to this user"),
+    };
+    let mut message =
+        format!("`resource_limits.required` is set, and {who} can't hold a cell to its limit of {}", names.join(", "));
+    if !whys.is_empty() {
+        message = format!("{message} ({})", whys.join("; "));
+    }
+    let hint = format!("{fix}, or set `resource_limits.required` to false");
+    Some(Finding::new(ParityCode::POLICY_UNENFORCEABLE, GATE, message).hint(hint))
 }
 
 fn python(lock: &Lock, facts: &Facts) -> Option<Finding> {

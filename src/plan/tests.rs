@@ -351,9 +351,11 @@ fn a_limit_of_disk_that_is_required_is_refused_where_no_engine_holds_it() {
     });
     let found = |container: bool| {
         let mut facts = facts();
-        let held = ContainerFacts { limits_missing: vec!["disk".to_owned()], ..ContainerFacts::default() };
+        let held =
+            ContainerFacts { limits_missing: vec![("disk".to_owned(), "why".to_owned())], ..ContainerFacts::default() };
         facts.machine.container = container.then_some(held);
         let (_, findings) = plan(&lock, &facts, &Request { container, ..request(Command::Run) });
+        assert!(findings.iter().all(|finding| finding.message.ends_with("its limit of disk (why)")), "{findings:?}");
         findings.iter().map(|finding| finding.code).collect::<Vec<_>>()
     };
     assert_eq!(found(true), [ParityCode::POLICY_UNENFORCEABLE]);
