@@ -1,9 +1,10 @@
-//! The same runs in Podman: as it is installed, by root, and without a right to raise limits.
+//! The same runs in Podman as it is installed: by root without a right to raise limits, and by an ordinary user.
 
 use crate::harness::Project;
 use crate::private::Private;
 use crate::runs;
-use crate::shared::In;
+use crate::shared::{In, wall};
+use serde_json::json;
 
 #[test]
 fn podman_does_what_docker_does_and_the_report_names_it() {
@@ -19,8 +20,8 @@ fn podman_does_what_docker_does_and_the_report_names_it() {
     runs::is_ended(&engine);
     runs::leaves_no_container(&engine);
     // What a run needs and this engine can't hold is said before anything starts.
-    project.lock(|lock| lock["resource_limits"] = serde_json::json!({"disk_mb": 64, "required": true})).commit();
-    project.ft(&["run", "--container"]).leaves(105).says("PARITY-052").says("limit of disk");
+    project.lock(|lock| lock["resource_limits"] = json!({"disk_mb": 64, "required": true})).commit();
+    project.ft(&["run", "--container"]).leaves(105).says("PARITY-052").says("limit of disk (Podman ");
     // All that stays is what runs share, and it goes when nobody wants it.
     let volumes = || engine.docker(&["volume", "ls", "--quiet"]);
     assert!(volumes().contains("ft-env-") && volumes().lines().all(|name| name.starts_with("ft-")), "{}", volumes());
@@ -30,4 +31,33 @@ fn podman_does_what_docker_does_and_the_report_names_it() {
     let other = other.var("FT_CACHE_DIR", "cache").var("DOCKER_HOST", &host);
     other.ft(&["gc", "--keep-mb", "0"]).leaves(0).says("shared volumes");
     assert_eq!(volumes(), "");
+}
+
+#[test]
+fn podman_of_an_ordinary_user_does_so_too_and_no_limit_is_pretended() {
+    let podman = Private::rootless_podman();
+    let host = podman.host();
+    let engine = In::private(&host);
+    runs::is_named(&engine);
+    runs::is_ended(&engine);
+    runs::leaves_no_container(&engine);
+    // The second version of control groups can be delegated, and the machine decides whether it is.
+    if engine.docker(&["info", "--format", "{{.CgroupVersion}}"]) == "2" {
+        return;
+    }
+    let project = engine.project(&["pytest"]);
+    let limits = |required: bool| {
+        project.lock(|lock| lock["resource_limits"] = json!({"mem_mb": 512, "pids": 200, "required": required}));
+        project.commit();
+    };
+    limits(false);
+    project.ft(&["run", "--container"]).leaves(0).says("not enforced: memory, pids");
+    let report = project.report();
+    for name in ["memory", "pids"] {
+        assert_eq!(wall(&report, "pytest", name)["enforced"], false);
+    }
+    limits(true);
+    let refused = project.ft(&["run", "--container"]);
+    refused.leaves(105).says("PARITY-052").says("limit of memory, pids (Podman ").says("it runs without root");
+    engine.leaves_nothing(&project);
 }

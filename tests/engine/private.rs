@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// How long a program may take to listen, on a machine that does other things as well.
 const START: Duration = Duration::from_secs(90);
 
+/// Whose a service without root is: nobody's on this machine.
+const USER: u32 = 61_234;
+
 /// An engine with its own data, without a network.
 pub struct Private {
     dir: tempfile::TempDir,
@@ -41,11 +44,34 @@ impl Private {
 
     /// A Podman service as it is installed, by root who may not raise a limit: as in a container that is not privileged.
     pub fn podman() -> Private {
+        Private::podman_of("--bounding-set=-sys_resource", |_| ())
+    }
+
+    /// The same by an ordinary user, who is one for this service alone, as are the ids that are his to give.
+    pub fn rootless_podman() -> Private {
+        Private::podman_of(&format!("--reuid={USER} --regid={USER} --clear-groups"), |dir| {
+            let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+            let line = format!("ft-engine:x:{USER}:{USER}::{}:/bin/sh\n", dir.join("home").display());
+            std::fs::write(dir.join("passwd"), passwd + &line).unwrap();
+            for ids in ["subuid", "subgid"] {
+                std::fs::write(dir.join(ids), "ft-engine:2000000:65536\n").unwrap();
+            }
+            std::fs::create_dir(dir.join("home")).unwrap();
+            for at in ["", "home", "run"] {
+                std::os::unix::fs::chown(dir.join(at), Some(USER), Some(USER)).unwrap();
+            }
+        })
+    }
+
+    fn podman_of(who: &str, prepare: impl FnOnce(&Path)) -> Private {
         let dir = tempfile::Builder::new().prefix("ft-engine-").tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let text = format!("[storage]\ndriver = \"vfs\"\ngraphroot = {:?}\nrunroot = {:?}\n", at("data"), at("run"));
         std::fs::write(at("storage.conf"), text).unwrap();
-        Private::start_in(dir, Box::new(podman))
+        std::fs::create_dir(at("run")).unwrap();
+        prepare(dir.path());
+        let who = who.to_owned();
+        Private::start_in(dir, Box::new(move |dir| podman(dir, &who)))
     }
 
     fn start_in(dir: tempfile::TempDir, start: Box<dyn Fn(&Path) -> Child>) -> Private {
@@ -117,10 +143,13 @@ impl Drop for Private {
             let _ = Command::new("umount").args(["-l", at]).status();
         }
         // Podman's for all containers; whoever else has some in it keeps it.
-        for group in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().filter_map(Result::ok) {
-            let _ = std::fs::remove_dir(group.path().join("libpod_parent"));
+        let groups = Path::new("/sys/fs/cgroup");
+        let below = std::fs::read_dir(groups).into_iter().flatten().filter_map(|group| Some(group.ok()?.path()));
+        for group in below.chain([groups.to_owned()]) {
+            for made in ["libpod_parent/conmon", "libpod_parent"] {
+                let _ = std::fs::remove_dir(group.join(made));
+            }
         }
-        let _ = std::fs::remove_dir("/sys/fs/cgroup/libpod_parent");
     }
 }
 
@@ -164,20 +193,28 @@ fn docker(dir: &Path, more: &[String]) -> Child {
     spawn(&mut engine, dir, "Docker's engine package")
 }
 
-fn podman(dir: &Path) -> Child {
+/// The service, all that it starts, and what it keeps beside its data (locks, caches, a bridge's description) are in
+/// namespaces of their own: with the first of these processes everything is gone.
+fn podman(dir: &Path, who: &str) -> Child {
     let at = |name: &str| dir.join(name).display().to_string();
-    // Whatever it keeps beside its data (locks, caches, a bridge's description) is gone with the last of its processes.
-    let script = "for own in /run /dev/shm /var/lib /etc/cni; do [ ! -d $own ] || mount -t tmpfs none $own; done\n\
-                  exec prlimit --nofile=20000 setpriv --bounding-set=-sys_resource podman \"$@\"";
+    let script = format!(
+        "for own in /run /dev/shm /var/lib /etc/cni; do [ ! -d $own ] || mount -t tmpfs none $own; done\n\
+         for own in passwd subuid subgid; do [ ! -e {own}/$own ] || mount --bind {own}/$own /etc/$own; done\n\
+         prlimit --nofile=20000 setpriv {who} podman \"$@\"\nexit 1",
+        own = dir.display()
+    );
     let mut engine = Command::new("unshare");
     engine
-        .args(["--mount", "sh", "-ec", script, "podman", "--root", &at("data"), "--runroot", &at("run")])
+        .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script, "podman"])
+        .args(["--root", &at("data"), "--runroot", &at("run")])
         // What systemd would be asked for.
         .args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"])
         .args(["system", "service", "--time", "0", &format!("unix://{}", at("engine.sock"))])
         // The machine's configuration is not a test's.
         .env("CONTAINERS_CONF", "/dev/null")
-        .env("CONTAINERS_STORAGE_CONF", at("storage.conf"));
+        .env("CONTAINERS_STORAGE_CONF", at("storage.conf"))
+        .env("HOME", at("home"))
+        .env("XDG_RUNTIME_DIR", at("run"));
     spawn(&mut engine, dir, "util-linux")
 }
 
