@@ -97,6 +97,21 @@ impl Asked<'_> {
         }
     }
 
+    /// Every file system in memory, with its options: what may be written, and what covers the machine's own.
+    fn tmpfs(&self) -> HashMap<String, String> {
+        let bytes = self.limits.disk_bytes.unwrap_or_else(|| self.in_memory());
+        // Podman knows no limit of names there, and would copy into it what the image has at the same place.
+        let (names, bare) = match self.engine.kind {
+            Kind::Podman => (String::new(), ",notmpcopyup"),
+            Kind::Docker => (format!(",nr_inodes={}", (bytes / 4096).clamp(1024, 1 << 20)), ""),
+        };
+        let temporary = format!("rw,exec,nosuid,nodev,mode=1777,size={bytes}{names}{bare}");
+        // Not by `MaskedPaths`: that would replace the engine's own list, and what newer engines add to it.
+        let cover = format!("ro,nosuid,nodev,noexec,size=4k,mode=555{bare}");
+        let own = ["/tmp", "/var/tmp"].map(|place| (place.to_owned(), temporary.clone()));
+        own.into_iter().chain(MACHINE.map(|place| (place.to_owned(), cover.clone()))).collect()
+    }
+
     /// The whole description.
     pub(super) fn body(&self) -> ContainerCreateBody {
         let limits = self.limits;
@@ -105,18 +120,6 @@ impl Asked<'_> {
         let promises = promises(self.engine, limits);
         let held = |wall: &str| promises.iter().any(|promise| promise.wall == wall && promise.held);
         let memory = limits.memory_bytes.filter(|_| held("memory")).map(signed);
-        let temporary = limits.disk_bytes.unwrap_or_else(|| self.in_memory());
-        // Podman knows no limit of names there, and would copy into it what the image has at the same place.
-        let more = match self.engine.kind {
-            Kind::Podman => "notmpcopyup".to_owned(),
-            _ => format!("nr_inodes={}", (temporary / 4096).clamp(1024, 1 << 20)),
-        };
-        let copied = if self.engine.kind == Kind::Podman { ",notmpcopyup" } else { "" };
-        let tmpfs = format!("rw,exec,nosuid,nodev,mode=1777,size={temporary},{more}");
-        let own = ["/tmp", "/var/tmp"].map(|place| (place.to_owned(), tmpfs.clone())).into_iter();
-        // Not by `MaskedPaths`: that would replace the engine's own list, and what newer engines add to it.
-        let machine =
-            MACHINE.map(|place| (place.to_owned(), format!("ro,nosuid,nodev,noexec,size=4k,mode=555{copied}")));
         let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
         let cpus = limits.cpus.filter(|_| held("cpus")).map(u64::from);
         let host = HostConfig {
@@ -129,7 +132,7 @@ impl Asked<'_> {
             memory,
             memory_swap: memory.filter(|_| self.engine.swap_limit),
             nano_cpus: cpus.map(|cpus| signed(cpus.min(self.engine.cpus.max(1)) * 1_000_000_000)),
-            tmpfs: Some(own.chain(machine).collect()),
+            tmpfs: Some(self.tmpfs()),
             shm_size: Some(signed(self.in_memory())),
             ipc_mode: Some("private".to_owned()),
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
@@ -216,28 +219,44 @@ mod tests {
         serde_json::from_value(said).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    fn labels() -> Labels {
-        let owner = crate::engine::labels::Owner::this();
-        Labels { run: "r".into(), owner, deadline: 0, repository: "/r".into() }
+    /// What a container is asked with.
+    struct Given {
+        image: Image,
+        engine: EngineFacts,
+        labels: Labels,
+        limits: Limits,
+    }
+
+    impl Given {
+        fn new(engine: EngineFacts, limits: Limits) -> Given {
+            let owner = crate::engine::labels::Owner::this();
+            let labels = Labels { run: "r".into(), owner, deadline: 0, repository: "/r".into() };
+            Given { image: Image::default(), engine, labels, limits }
+        }
+
+        fn asked<'a>(&'a self, volumes: &'a [Volume]) -> Asked<'a> {
+            Asked {
+                image: &self.image,
+                engine: &self.engine,
+                labels: &self.labels,
+                volumes,
+                goods: None,
+                limits: &self.limits,
+                seconds: 60,
+                relay: false,
+                six: true,
+                ulimits: &[],
+            }
+        }
     }
 
     #[test]
     fn what_is_shared_can_be_read_and_nothing_of_the_host_is_mounted() {
         let limits = Limits { memory_bytes: Some(1 << 30), pids: Some(7), ..Limits::default() };
-        let (image, labels, engine) = (Image::default(), labels(), facts());
+        let given = Given::new(facts(), limits);
         let shared = Volume::new("image", "/data", &[], Contents::Image(Vec::new()));
-        let asked = Asked {
-            image: &image,
-            engine: &engine,
-            labels: &labels,
-            volumes: &[shared],
-            goods: None,
-            limits: &limits,
-            seconds: 60,
-            relay: false,
-            six: true,
-            ulimits: &[],
-        };
+        let volumes = [shared];
+        let asked = given.asked(&volumes);
         let host = asked.body().host_config.unwrap();
         let mounts = host.mounts.as_ref().unwrap();
         assert!(mounts.iter().all(|mount| mount.typ == Some(MountType::VOLUME)));
@@ -263,20 +282,9 @@ mod tests {
     #[test]
     fn an_engine_is_not_asked_for_limits_that_it_can_not_hold() {
         let limits = Limits { memory_bytes: Some(1 << 30), pids: Some(7), cpus: Some(1), ..Limits::default() };
-        let (image, labels) = (Image::default(), labels());
         let asked = |engine: EngineFacts| {
-            let asked = Asked {
-                image: &image,
-                engine: &engine,
-                labels: &labels,
-                volumes: &[],
-                goods: None,
-                limits: &limits,
-                seconds: 60,
-                relay: false,
-                six: true,
-                ulimits: &[],
-            };
+            let given = Given::new(engine, limits.clone());
+            let asked = given.asked(&[]);
             let host = asked.body().host_config.unwrap();
             let left = ContainerInspectResponse { host_config: Some(host.clone()), ..Default::default() };
             assert_eq!(asked.refused(&left), None);
@@ -290,22 +298,9 @@ mod tests {
 
     #[test]
     fn podman_is_asked_for_what_it_knows() {
-        let (image, labels, limits) = (Image::default(), labels(), Limits::default());
         let options = |kind: Kind| {
-            let engine = EngineFacts { kind, ..facts() };
-            let asked = Asked {
-                image: &image,
-                engine: &engine,
-                labels: &labels,
-                volumes: &[],
-                goods: None,
-                limits: &limits,
-                seconds: 60,
-                relay: false,
-                six: true,
-                ulimits: &[],
-            };
-            asked.body().host_config.unwrap().tmpfs.unwrap()
+            let given = Given::new(EngineFacts { kind, ..facts() }, Limits::default());
+            given.asked(&[]).body().host_config.unwrap().tmpfs.unwrap()
         };
         let (docker, podman) = (options(Kind::Docker), options(Kind::Podman));
         assert!(docker["/tmp"].contains("nr_inodes=") && !docker["/tmp"].contains("notmpcopyup"));
