@@ -104,12 +104,13 @@ impl Spoken {
 
 /// What is meant on the command line: whatever is a file is one, and so is a directory that says it is an archive.
 fn file(context: &Context, what: &str) -> Option<PathBuf> {
-    Some(context.cwd.join(what)).filter(|path| path.is_file() || is_layout(path))
+    Some(context.cwd.join(what)).filter(|path| path.is_file() || is_archive(path))
 }
 
-/// A directory with an OCI layout in it, which no root file system has (OCI image layout specification, `oci-layout`).
-fn is_layout(path: &Path) -> bool {
-    path.join("oci-layout").is_file()
+/// A directory with an archive's table of contents in it, which no root file system has: an OCI layout's (OCI image layout
+/// specification) or a docker-archive's.
+fn is_archive(path: &Path) -> bool {
+    ["oci-layout", "manifest.json"].iter().any(|name| path.join(name).is_file())
 }
 
 fn named(text: &str) -> Result<ImageName, Failure> {
@@ -143,7 +144,7 @@ fn build(context: &Context, args: &ImageBuild) -> Result<(), Failure> {
         args.platform.as_deref().map(|text| text.parse::<Platform>().map_err(|()| wrong(text))).transpose()?;
     let folder = folder(context)?;
     let directory = context.cwd.join(&args.base);
-    let ready = if args.base == "scratch" || (directory.is_dir() && !is_layout(&directory)) {
+    let ready = if args.base == "scratch" || (directory.is_dir() && !is_archive(&directory)) {
         if args.with_environment {
             let message = "an environment is made for the Python of an image, and this is none yet";
             let hint =
@@ -362,6 +363,13 @@ fn load(context: &Context, path: &Path, name: Option<&str>, only: Option<&str>) 
     let name = name.map(reference).transpose()?;
     let only = only.map(named).transpose()?;
     let path = context.cwd.join(path);
+    if path.is_dir() && !is_archive(&path) {
+        let what = format!("{}: a directory that is no archive of an image", path.display());
+        return Err(Failure::usage(
+            what,
+            "an OCI layout has a file `oci-layout` in it, a docker-archive `manifest.json`",
+        ));
+    }
     let members = Members::open(&path, &archive::Limits::default())?;
     if let Some(bundle) = Bundle::of(members)? {
         if name.is_some() || only.is_some() {
@@ -378,7 +386,7 @@ fn load(context: &Context, path: &Path, name: Option<&str>, only: Option<&str>) 
     {
         ui::warning(
             &format!("the image is for {}, and the engine for {}/{}", unpacked.image.platform, facts.os, facts.arch),
-            Some("it is loaded, and runs only where the engine emulates it"),
+            Some("it is loaded, and nothing runs in it here: walls can't be raised under emulation"),
         );
     }
     let seen = spoken.load(context, &Ready::of(unpacked, name))?;

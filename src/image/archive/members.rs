@@ -48,7 +48,7 @@ impl Members {
         let meta = file.metadata().map_err(ArchiveError::at(path))?;
         if meta.is_dir() {
             let mut spans = BTreeMap::new();
-            list(path, "", limits.members, &mut spans)?;
+            list(path, "", &mut limits.members.clone(), &mut spans)?;
             return Ok(Members { within: Within::Directory, path: path.to_path_buf(), spans });
         }
         if !meta.is_file() {
@@ -166,7 +166,7 @@ impl Members {
             Within::Tar(file) => Arc::clone(file),
             Within::Directory => {
                 let path = self.path.join(name);
-                Arc::new(File::open(&path).map_err(ArchiveError::at(&path))?)
+                Arc::new(open_again(&path).map_err(ArchiveError::at(&path))?)
             }
         };
         Ok(MemberReader { file, at: span.at, left: span.size })
@@ -194,27 +194,34 @@ impl Read for MemberReader {
     }
 }
 
-/// The files below a directory. Links are not followed: an archive is whole without what they lead to.
-fn list(root: &Path, beneath: &str, most: usize, spans: &mut BTreeMap<String, Span>) -> Result<(), ArchiveError> {
+/// The files below a directory; at most `left` entries, of whatever kind. Links are not followed: an archive is whole
+/// without what they lead to.
+fn list(root: &Path, beneath: &str, left: &mut usize, spans: &mut BTreeMap<String, Span>) -> Result<(), ArchiveError> {
     let directory = root.join(beneath);
     for entry in std::fs::read_dir(&directory).map_err(ArchiveError::at(&directory))? {
+        *left =
+            left.checked_sub(1).ok_or_else(|| ArchiveError::refused(root, "more members than an archive may have"))?;
         let entry = entry.map_err(ArchiveError::at(&directory))?;
         let name = Path::new(beneath).join(entry.file_name());
         let refuse = |what: &str| ArchiveError::member(root, name.as_os_str().as_bytes(), what);
         let meta = entry.metadata().map_err(ArchiveError::at(entry.path()))?;
         let plain = plain(name.as_os_str().as_bytes()).map_err(refuse)?;
         if meta.is_dir() {
-            list(root, &plain, most, spans)?;
+            list(root, &plain, left, spans)?;
         } else if meta.is_file() {
             spans.insert(plain, Span { at: 0, size: meta.len() });
         } else {
-            return Err(refuse("neither a file nor a directory"));
-        }
-        if spans.len() > most {
-            return Err(ArchiveError::refused(root, format!("more than {most} members")));
+            return Err(refuse(if meta.is_symlink() { "a link" } else { "neither a file nor a directory" }));
         }
     }
     Ok(())
+}
+
+/// Opens what was a file when it was listed. Neither a link nor a FIFO that took its place is followed or waited for.
+fn open_again(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }
 
 /// A name inside of the archive, without a `./` before it.

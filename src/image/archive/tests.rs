@@ -264,7 +264,7 @@ fn a_layout_that_is_a_directory_is_read_and_believed_as_little() {
         (&(|| fs::write(&blob, gzip(b"other")).unwrap()) as &dyn Fn(), "the size of blobs/sha256/"),
         (&|| fs::write(&blob, vec![0; gzip(&layer).len()]).unwrap(), "and the archive says sha256:"),
         (&|| fs::remove_file(&blob).unwrap(), "and not there"),
-        (&|| symlink("/etc/passwd", folder.path().join("blobs/passwd")).unwrap(), "neither a file nor a directory"),
+        (&|| symlink("/etc/passwd", folder.path().join("blobs/passwd")).unwrap(), "blobs/passwd: a link"),
     ] {
         spoil();
         let text = read().unwrap_err().to_string();
