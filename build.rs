@@ -2,7 +2,7 @@
 //!
 //! A cell needs the agent of its kernel's architecture, and a build knows one C library: this machine's. A release, and
 //! every build on a system that has no cells, gets a directory of agents made before, `ft-agent-amd64` and
-//! `ft-agent-arm64` (`ci/agents`): then the same bytes travel with every host, and environments are shared between them.
+//! `ft-agent-arm64` (`ci/release`): then the same bytes travel with every host, and environments are shared between them.
 //!
 //! A nested cargo is needed because `crt-static` must not reach procedural macros: it may only be set together with
 //! `--target`, and a build script can't know whether the outer cargo was given one. The agent's dependencies are a
@@ -66,8 +66,19 @@ fn made(path: &Path, number: u8) -> Vec<u8> {
     let agent = read(path);
     // 64-bit, little-endian, and e_machine.
     let fits = agent.starts_with(b"\x7fELF\x02\x01") && agent.get(18..20) == Some(&[number, 0]);
-    assert!(fits, "{} of FT_AGENTS is no agent for its architecture", path.display());
+    assert!(fits, "{} of FT_AGENTS is no program for its architecture", path.display());
+    assert!(is_static(&agent), "{} of FT_AGENTS wants a C library, which an image may not have", path.display());
     agent
+}
+
+/// Whether none of its program headers asks for an interpreter (PT_INTERP, elf.h).
+fn is_static(agent: &[u8]) -> bool {
+    let number = |at: usize, bytes: usize| {
+        let bytes = agent.get(at..at + bytes).unwrap_or_default();
+        bytes.iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+    };
+    let (offset, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    count > 0 && (0..count).all(|at| number(offset + at * size, 4) != 3)
 }
 
 fn read(path: &Path) -> Vec<u8> {

@@ -44,7 +44,7 @@ impl Stamp {
     fn of(stat: &rustix::fs::Stat) -> Stamp {
         let time = |seconds: i64, nanos: i128| i128::from(seconds) * 1_000_000_000 + nanos;
         let directory = FileType::from_raw_mode(stat.st_mode).is_dir();
-        #[expect(clippy::unnecessary_cast, reason = "its type differs between systems")]
+        #[cfg_attr(target_os = "linux", expect(clippy::unnecessary_cast, reason = "its type differs between systems"))]
         let mode = stat.st_mode as u32;
         Stamp {
             // The size of a directory says nothing that its times do not, and differs between file systems.
