@@ -110,7 +110,8 @@ impl FetchError {
                 "check the network, and the index, proxy and certificate settings of pip (`pip config list`)"
             }
             Self::Hash { .. } => {
-                "the index serves a file that was not there when the lock was written; find out why before `ft lock`"
+                "the lock knows no file for this platform: pip resolves for its own machine alone (install uv, then \
+                 `ft lock --upgrade`), or the file came after the lock (find out why before `ft lock`)"
             }
             Self::NoWheel { .. } => "lock a version that has a wheel for this platform",
             Self::SdistOnly { .. } => {

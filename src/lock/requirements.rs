@@ -177,7 +177,7 @@ pub fn normalised_without(text: &str, left_out: impl Fn(&str) -> bool) -> Result
 }
 
 const HEAD: &str = "\
-# The locked packages of the checks, for every platform and Python of the lock. Written by `ft lock`; do not edit.
+# The locked packages of the checks, for every Python of the lock. Written by `ft lock`; do not edit.
 ";
 
 pub(super) fn is_sha256(digest: &str) -> bool {

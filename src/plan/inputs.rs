@@ -156,7 +156,7 @@ pub struct MachineFacts {
 pub struct ContainerFacts {
     /// Why no container of that image can be had.
     pub refused: Option<Finding>,
-    /// Limits that this engine can't hold a container to (`memory`, `pids`, `disk`), each with the reason.
+    /// What this engine can't hold a container to, limits (`memory`, `pids`, `cpus`, `disk`) and walls, each with the reason.
     pub limits_missing: Vec<(String, String)>,
 }
 

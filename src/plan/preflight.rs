@@ -123,7 +123,10 @@ fn limits(lock: &Lock, facts: &Facts) -> Option<Finding> {
     let mut whys: Vec<_> = missing.iter().map(|(_, why)| *why).filter(|why| !why.is_empty()).collect();
     whys.dedup();
     let (who, fix) = match container {
-        Some(_) => ("container mode", "use another engine"),
+        Some(_) if names == ["disk"] => ("container mode", "leave out `resource_limits.disk_mb`"),
+        Some(_) => {
+            ("container mode", "use an engine with root, or one that control groups of version 2 are delegated to")
+        }
         None => ("this machine", "delegate a cgroup to this user"),
     };
     let mut message =
