@@ -123,10 +123,17 @@ pub(super) async fn open(
                 ),
                 OpenError::Architecture { .. } => (
                     ParityCode::POLICY_UNENFORCEABLE,
-                    "install a release of ft, which carries agents for amd64 and arm64, or use an image for this machine"
+                    "a release of ft carries agents for amd64 and arm64, a build from source that for its own machine"
                         .to_owned(),
                 ),
-                _ => (ParityCode::POLICY_UNENFORCEABLE, "use another image or engine".to_owned()),
+                OpenError::Emulated { .. } => {
+                    let hint = "name an engine on such a machine in `DOCKER_HOST`, or pin an image for this one";
+                    (ParityCode::POLICY_UNENFORCEABLE, hint.to_owned())
+                }
+                OpenError::Place { .. } | OpenError::Meet { .. } => {
+                    (ParityCode::POLICY_UNENFORCEABLE, "use an image without that volume".to_owned())
+                }
+                OpenError::Engine(_) => unreachable!("told apart above"),
             };
             return Err(NoContainer::Refused(Finding::new(code, "preflight", error.to_string()).hint(hint)));
         }

@@ -130,7 +130,7 @@ pub(super) fn asked(endpoint: &Endpoint, api: Api, said: &SystemVersion) -> Resu
     Ok(api.min(super::NEWEST).max(oldest))
 }
 
-/// What an engine says of itself, and Podman alone.
+/// What an engine says of itself, with the one field that only Podman has.
 #[derive(Deserialize)]
 pub(super) struct Info {
     /// Not every version of it has the option that Docker has.

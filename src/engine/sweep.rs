@@ -164,8 +164,8 @@ impl Engine {
         let doing = "measuring volumes";
         let said = self.raw.get(path, LONG_PATIENCE).await.map_err(|error| self.error(doing, error))?;
         let usage: Usage = serde_json::from_slice(&said).map_err(|error| self.error(doing, error.into()))?;
-        let mut taken: HashMap<String, Taken> =
-            usage.volumes.unwrap_or_default().into_iter().filter_map(|it| Some((it.name, it.usage?))).collect();
+        let mut measured: HashMap<String, Option<Taken>> =
+            usage.volumes.unwrap_or_default().into_iter().map(|it| (it.name, it.usage)).collect();
         // Podman measures volumes without their labels and their age.
         let shared = self
             .volumes()
@@ -173,14 +173,15 @@ impl Engine {
             .into_iter()
             .filter(|volume| volume.labels.contains_key(labels::SHARED) && labels::marked(&volume.name).is_none());
         Ok(shared
-            .map(|volume| {
-                let taken = taken.remove(&volume.name);
-                SharedVolume {
+            // One that was made meanwhile is somebody's who is about to use it.
+            .filter_map(|volume| {
+                let taken = measured.remove(&volume.name)?;
+                Some(SharedVolume {
                     created: volume.created_at.unwrap_or_default(),
                     bytes: taken.as_ref().and_then(|taken| u64::try_from(taken.size).ok()),
                     used: taken.is_some_and(|taken| taken.references > 0),
                     name: volume.name,
-                }
+                })
             })
             .collect())
     }

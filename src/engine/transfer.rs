@@ -5,9 +5,12 @@
 
 use super::{Engine, EngineError};
 use bollard::models::{BuildInfo, CreateImageInfo, ErrorDetail, ImageInspect};
-use bollard::query_parameters::{CreateImageOptions, ImportImageOptions, UploadToContainerOptions};
+use bollard::query_parameters::{
+    ContainerArchiveInfoOptions, CreateImageOptions, DownloadFromContainerOptions, ImportImageOptions,
+    UploadToContainerOptions,
+};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use std::io::{self, Read};
 use tokio::sync::mpsc;
 
@@ -50,6 +53,29 @@ impl Engine {
             Ok(()) => Ok(()),
             Err(error) => Err(self.sending(&doing, error, &failed)),
         }
+    }
+
+    /// Copies what stands in a directory of one container to the same directory of another, neither of them started. What is
+    /// not there is nothing to copy.
+    ///
+    /// # Errors
+    /// The engine is lost, or says no.
+    pub async fn copy(&self, from: &str, to: &str, path: &str) -> Result<(), EngineError> {
+        let doing = format!("copying what the image has at {path}");
+        let there = ContainerArchiveInfoOptions { path: path.to_owned() };
+        match self.docker().get_container_archive_info(from, Some(there)).await {
+            Ok(_) => {}
+            Err(error) => match self.error(&doing, error) {
+                error if error.is_absent() => return Ok(()),
+                error => return Err(error),
+            },
+        }
+        // With a dot the tar has the names below the directory, without its own.
+        let out = DownloadFromContainerOptions { path: format!("{path}/.") };
+        let tar = self.patient().download_from_container(from, Some(out)).map_err(io::Error::other);
+        let into = UploadToContainerOptions { path: path.to_owned(), ..Default::default() };
+        let sent = self.patient().upload_to_container(to, Some(into), bollard::body_try_stream(tar)).await;
+        sent.map_err(|error| self.error(&doing, error))
     }
 
     /// What the engine knows of an image, by name or id; none where it has no such image.

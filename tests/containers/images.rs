@@ -3,7 +3,7 @@
 
 use crate::container;
 use crate::harness::Project;
-use crate::shared::{Built, docker, leaves_nothing, pinned, small};
+use crate::shared::{Built, HERE, In, leaves_nothing, pinned, small};
 use serde_json::json;
 
 /// What a step can see of the image's configuration.
@@ -51,40 +51,40 @@ fn what_an_image_says_about_its_programs_reaches_no_step() {
     }
 }
 
-#[test]
-fn what_an_image_declares_as_a_volume_can_be_read_and_not_written() {
-    let project = small();
-    let step = "import os\nprint(open('/data/said').read(), oct(os.stat('/data').st_mode))\n\
+/// What an image has in `/etc` and at a declared volume is there, and nobody writes to the volume.
+pub fn can_be_read_and_not_written(engine: &In) {
+    let project = engine.at(small());
+    let step = "import os\nprint(open('/data/said').read(), oct(os.stat('/data').st_mode), open('/etc/own').read())\n\
                 try:\n    open('/data/more', 'w')\nexcept OSError as e:\n    print(e.strerror)";
     project.lock(|lock| {
         lock["tools"] = json!({"see": {"command": "python", "args": ["-c", step], "gate": "lint", "timeout_sec": 60}});
     });
     project.commit();
     // Its mode is not what keeps anybody from it.
-    let data = "mkdir /data && chmod 777 /data && printf of-the-image > /data/said";
+    let data = "mkdir /data && chmod 777 /data && printf of-the-image > /data/said && printf own > /etc/own";
     let mut image = Built::on_top(&format!("RUN {data}\nVOLUME /data/../data"));
+    engine.take(&image.id);
     image.pin(&project);
     project.ft(&["run", "--container"]).leaves(0);
-    assert_eq!(project.read("artifacts/logs/see.log"), "of-the-image 0o40777\nRead-only file system\n");
+    assert_eq!(project.read("artifacts/logs/see.log"), "of-the-image 0o40777 own\nRead-only file system\n");
     // The control: as the engine itself does it, anybody may.
-    let said = docker(&[
-        "run",
-        "--rm",
-        "--network",
-        "none",
-        "--user",
-        "1000",
-        &image.id,
-        "sh",
-        "-c",
-        "echo x > /data/more && ls /data",
-    ]);
+    let write = "echo x > /data/more && ls /data";
+    let said = engine.docker(&["run", "--rm", "--network", "none", "--user", "1000", &image.id, "sh", "-c", write]);
     assert_eq!(said, "more\nsaid");
-    leaves_nothing(&project);
+    engine.leaves_nothing(&project);
+}
+
+#[test]
+fn what_an_image_declares_as_a_volume_can_be_read_and_not_written() {
+    can_be_read_and_not_written(&HERE);
 }
 
 /// It leaves before its steps with this status and code, and says this once.
 fn refused(project: &Project, status: i32, code: &str, says: &str) {
+    refused_in(&HERE, project, status, code, says);
+}
+
+fn refused_in(engine: &In, project: &Project, status: i32, code: &str, says: &str) {
     let ran = project.ft(&["run", "--container"]);
     ran.leaves(status).says(says).says(code);
     let report = project.report();
@@ -92,7 +92,7 @@ fn refused(project: &Project, status: i32, code: &str, says: &str) {
     assert_eq!(report.started(), 0, "no step was started");
     let (message, _) = report.finding(code);
     assert!(message.contains(says) && !message.contains('\n') && message.len() < 300, "{message}");
-    leaves_nothing(project);
+    engine.leaves_nothing(project);
 }
 
 #[test]
@@ -112,47 +112,70 @@ fn an_image_with_a_volume_where_cells_have_their_places_is_refused() {
     }
 }
 
-#[test]
-fn a_volume_behind_a_link_of_the_image_takes_no_place_of_ours() {
-    let project = small();
-    // What an engine would mount over our agent.
+/// What is made beside a program of the image's own that would be started as our agent, what is declared, and where that
+/// leads.
+const FORGED: [(&str, &str, &str); 7] = [
+    ("ln -s /ft /data", "/data", "/ft"),
+    ("mkdir -p /v/a && ln -s /ft /v/a/l", "/v /v/a/l/lib", "/ft/lib"),
+    ("mv /ft /own && ln -s own /ft", "/own/lib", "/own/lib"),
+    ("ln -s ft/lib /data", "/data", "/ft/lib"),
+    ("ln -s / /data", "/data/ft/lib", "/ft/lib"),
+    ("ln -s etc /data", "/data", "/etc"),
+    ("mkdir /a && ln -s ../b /a/data && ln -s /proc /b", "/a/data/1", "/proc/1"),
+];
+
+/// No volume of an image stands where our agent is started from, whatever links lead to it.
+pub fn takes_no_place_of_ours(engine: &In, cases: usize) {
+    let project = engine.at(small());
     let forged =
         "mkdir -p /ft/lib && printf '#!/bin/sh\\necho forged' > /ft/lib/ft-agent && chmod 755 /ft/lib/ft-agent";
-    for (link, declared, place) in [
-        ("ln -s /ft /data", "/data", "/ft"),
-        ("ln -s ft/lib /data", "/data", "/ft/lib"),
-        ("ln -s / /data", "/data/ft/lib", "/ft/lib"),
-        ("ln -s etc /data", "/data", "/etc"),
-        ("mkdir /a && ln -s ../b /a/data && ln -s /proc /b", "/a/data/1", "/proc/1"),
-    ] {
+    for (link, declared, place) in &FORGED[..cases] {
         let mut image = Built::on_top(&format!("RUN {forged} && {link}\nVOLUME {declared}"));
+        engine.take(&image.id);
         image.pin(&project);
-        let says = format!("a volume at {declared}, which leads to {place}, where cells have their own places");
-        refused(&project, 105, "PARITY-052", &says);
+        let called = declared.rsplit(' ').next().unwrap();
+        let leads = if called == *place { String::new() } else { format!(", which leads to {place}") };
+        let says = format!("a volume at {called}{leads}, where cells have their own places");
+        refused_in(engine, &project, 105, "PARITY-052", &says);
     }
     let mut image = Built::on_top("RUN mkdir -p /b/x && ln -s b /data\nVOLUME /b /data/x");
+    engine.take(&image.id);
     image.pin(&project);
-    refused(&project, 105, "PARITY-052", "volumes at /data/x and /b, which lead to the same place");
-    // The control: one that leads to a place of the image's own is there, as everywhere.
-    let mut image = Built::on_top("RUN mkdir -p /b/x && ln -s b /data\nVOLUME /data/x /data/new /var/run/x");
+    let ran = project.ft(&["run", "--container"]);
+    ran.leaves(105).says("and by a link one is in the other").says("/data/x");
+    // The control: one that leads to a place of the image's own is there, as everywhere, and so is one in another.
+    let lines = "RUN mkdir -p /b/x /v/w && ln -s b /data~ä\nVOLUME /data~ä/x /data~ä/new /var/run/x /v /v/w";
+    let mut image = Built::on_top(lines);
+    engine.take(&image.id);
     image.pin(&project);
     project.ft(&["run", "--container"]).leaves(0);
-    leaves_nothing(&project);
+    engine.leaves_nothing(&project);
 }
 
 #[test]
-fn an_image_for_an_architecture_without_an_agent_is_refused() {
+fn a_volume_behind_a_link_of_the_image_takes_no_place_of_ours() {
+    takes_no_place_of_ours(&HERE, FORGED.len());
+}
+
+#[test]
+fn an_image_for_another_architecture_is_refused() {
+    use firsttry::cell::agents;
     let project = small();
-    let own = firsttry::cell::agents::architectures();
-    let other = if own == ["amd64"] { "arm64" } else { "amd64" };
     std::fs::create_dir(project.root.join("../root")).unwrap();
-    let build = ["image", "build", "../root", "-o", "../image.tar", "--load", "--platform"];
-    let platform = format!("linux/{other}");
-    let built = project.ft(&[&build[..], &[&platform]].concat());
-    let mut image = Built::with_id(built.leaves(0).out.trim());
-    image.pin(&project);
-    let says = format!("the image is for {other}, and this ft carries an agent for {} alone", own.join(" and "));
-    refused(&project, 105, "PARITY-052", &says);
+    let carried = agents::architectures().join(" and ");
+    for other in ["riscv64", "arm64", "amd64"] {
+        let says = match agents::agent(other) {
+            own if own == agents::own() => continue,
+            Some(_) => format!("the image is for {other}, and the engine's machine is "),
+            None => format!("the image is for {other}, and this ft carries an agent for {carried} alone"),
+        };
+        let platform = format!("linux/{other}");
+        let build = ["image", "build", "../root", "-o", "../image.tar", "--load", "--platform", &platform];
+        let built = project.ft(&build);
+        let mut image = Built::with_id(built.leaves(0).out.trim());
+        image.pin(&project);
+        refused(&project, 105, "PARITY-052", &says);
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use crate::harness::Project;
 use crate::private::Private;
-use crate::runs;
 use crate::shared::{In, wall};
+use crate::{images, runs};
 use serde_json::json;
 
 #[test]
@@ -19,6 +19,9 @@ fn podman_does_what_docker_does_and_the_report_names_it() {
     runs::dies_of_memory(&engine);
     runs::is_ended(&engine);
     runs::leaves_no_container(&engine);
+    // Podman looks at the files of a container in another way.
+    images::can_be_read_and_not_written(&engine);
+    images::takes_no_place_of_ours(&engine, 3);
     // What a run needs and this engine can't hold is said before anything starts.
     project.lock(|lock| lock["resource_limits"] = json!({"disk_mb": 64, "required": true})).commit();
     project.ft(&["run", "--container"]).leaves(105).says("PARITY-052").says("limit of disk (Podman ");

@@ -23,11 +23,25 @@ pub const HERE: In<'static> = In(None);
 impl In<'_> {
     /// An engine of a test's own, once it has the image of these tests.
     pub fn private(host: &str) -> In<'_> {
-        let image = container::image();
+        let engine = In(Some(host));
+        engine.take(container::image());
+        engine
+    }
+
+    /// Gives it an image of this machine's engine.
+    pub fn take(&self, image: &str) {
+        let Some(host) = self.0 else { return };
         let load = format!("docker save {image} | docker --host {host} load --quiet");
         assert!(Command::new("sh").args(["-c", &load]).stdout(Stdio::null()).status().unwrap().success());
-        assert_eq!(In(Some(host)).docker(&["image", "inspect", "--format", "{{.Id}}", image]), pinned(image));
-        In(Some(host))
+        assert_eq!(self.docker(&["image", "inspect", "--format", "{{.Id}}", image]), pinned(image));
+    }
+
+    /// The same project, whose runs find this engine.
+    pub fn at(&self, project: Project) -> Project {
+        match self.0 {
+            Some(host) => project.var("DOCKER_HOST", host),
+            None => project,
+        }
     }
 
     /// What the engine's client says.
@@ -43,10 +57,7 @@ impl In<'_> {
         let project = Project::with_tools(tools);
         let image = pinned(container::image());
         project.lock(|lock| lock["container"] = serde_json::json!({ "image": image })).commit();
-        match self.0 {
-            Some(host) => project.var("DOCKER_HOST", host),
-            None => project,
-        }
+        self.at(project)
     }
 
     /// What of this repository's is in the engine: containers, and volumes of one run or one container.

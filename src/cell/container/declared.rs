@@ -1,5 +1,6 @@
 //! What an image declares as volumes. Left to the engine, each would be an anonymous volume, and it would follow the
-//! image's own links to put it there: onto our agent, say, which then were the image's.
+//! image's own links to put it there: onto our agent, say, which then were the image's. Here each is read-only, with what
+//! the image has at that place, and stands where it is called, or there is no container of that image.
 
 use super::{Image, OpenError, volumes};
 use crate::engine::labels::Labels;
@@ -18,13 +19,14 @@ pub(super) fn further(image: &Image) -> impl Iterator<Item = &str> {
     image.volumes.iter().map(String::as_str).filter(|place| !OURS.contains(place))
 }
 
-/// Looks whether containers of this image can have its volumes: an engine resolves links when it mounts, and so is it
-/// asked here, through a container that is only created.
+/// Looks whether containers of this image can have its volumes beside our places. An engine mounts in the order of depth
+/// and resolves links as it goes; so is it asked here where each path leads, through a container that is only created.
 ///
 /// # Errors
-/// One of them is where cells have their places, or leads to another's, or the engine can't be asked.
+/// A volume is where cells have their places, or links decide which of two is on top, or the engine can't be asked.
 pub(super) async fn check(engine: &Engine, image: &Image, labels: &Labels) -> Result<(), OpenError> {
-    if let Some(place) = further(image).find(|place| is_taken(place)) {
+    let taken = |place: &str| place == "/" || TAKEN.iter().any(|taken| Path::new(place).starts_with(taken));
+    if let Some(place) = further(image).find(|place| taken(place)) {
         return Err(OpenError::Place { declared: place.to_owned(), place: place.to_owned() });
     }
     if further(image).next().is_none() {
@@ -33,36 +35,60 @@ pub(super) async fn check(engine: &Engine, image: &Image, labels: &Labels) -> Re
     let container = volumes::create_to_look(engine, image, labels).await?;
     let resolved = resolved(engine, &container, image).await;
     volumes::remove(engine, &container).await;
-    let resolved = resolved?;
-    for (declared, place) in resolved.iter().filter(|(declared, place)| declared != place) {
-        if is_taken(place) || OURS.iter().any(|ours| Path::new(place).starts_with(ours)) {
-            return Err(OpenError::Place { declared: declared.clone(), place: place.clone() });
+    let (ours, declared) = resolved?;
+    for (at, volume) in declared.iter().enumerate() {
+        if taken(&volume.place) || ours.iter().any(|our| volume.crosses(our)) {
+            return Err(OpenError::Place { declared: volume.called.clone(), place: volume.place.clone() });
         }
-        // Which of them were on top is the order of their names, not of their places.
-        let meets = |other: &str| Path::new(place).starts_with(other) || Path::new(other).starts_with(place);
-        if let Some((other, _)) = resolved.iter().find(|(other, at)| other != declared && meets(at)) {
-            return Err(OpenError::Meet { declared: declared.clone(), other: other.clone() });
+        if let Some(other) = declared[..at].iter().find(|other| volume.crosses(other)) {
+            return Err(OpenError::Meet { declared: volume.called.clone(), other: other.called.clone() });
         }
     }
     Ok(())
 }
 
-fn is_taken(place: &str) -> bool {
-    place == "/" || TAKEN.iter().any(|taken| Path::new(place).starts_with(taken))
+/// A path of the image, and where it leads once its links are followed.
+#[derive(Debug, Clone)]
+struct Resolved {
+    called: String,
+    place: String,
 }
 
-/// Each declared place with where it leads.
-async fn resolved(engine: &Engine, container: &str, image: &Image) -> Result<Vec<(String, String)>, EngineError> {
-    let mut all = Vec::new();
-    for declared in &image.volumes {
+impl Resolved {
+    fn is_straight(&self) -> bool {
+        self.called == self.place
+    }
+
+    /// Whether one is in the other, and links hide that from whoever sorts them by name. Without links the inner one is
+    /// mounted on the outer one, as both sides mean it.
+    fn crosses(&self, other: &Resolved) -> bool {
+        let (one, two) = (Path::new(&self.place), Path::new(&other.place));
+        let meet = one.starts_with(two) || two.starts_with(one);
+        meet && !(self.is_straight() && other.is_straight())
+    }
+}
+
+/// Our places and the further volumes.
+async fn resolved(
+    engine: &Engine,
+    container: &str,
+    image: &Image,
+) -> Result<(Vec<Resolved>, Vec<Resolved>), EngineError> {
+    let mut all = [Vec::new(), Vec::new()];
+    let ours = OURS.into_iter().chain(["/ft"]).map(|place| (0, place));
+    for (whose, called) in ours.chain(further(image).map(|place| (1, place))) {
         let mut at = String::new();
-        for part in declared.split('/').filter(|part| !part.is_empty()) {
+        for part in called.split('/').filter(|part| !part.is_empty()) {
             let path = format!("{at}/{part}");
             at = link(engine, container, &path).await?.unwrap_or(path);
         }
-        all.push((declared.clone(), cleaned(&at)));
+        all[whose].push(Resolved { called: called.to_owned(), place: cleaned(&at) });
     }
-    Ok(all)
+    // What is not there has no links; nor has what somebody removed meanwhile.
+    let there = engine.docker().inspect_container(container, None).await;
+    there.map_err(|error| engine.error("looking at the image", error))?;
+    let [ours, declared] = all;
+    Ok((ours, declared))
 }
 
 /// Where a link of the image leads to in the end; `None` where there is none.
@@ -71,9 +97,8 @@ async fn link(engine: &Engine, container: &str, path: &str) -> Result<Option<Str
     let said = engine.docker().get_container_archive_info(container, Some(options)).await;
     match said.map_err(|error| engine.error("looking at a path of the image", error)) {
         // From the root, all links followed.
-        Ok(stat) => {
-            Ok((!stat.link_target.is_empty()).then(|| cleaned(&stat.link_target).trim_end_matches('/').to_owned()))
-        }
+        Ok(stat) if stat.link_target.is_empty() => Ok(None),
+        Ok(stat) => Ok(Some(cleaned(&stat.link_target).trim_end_matches('/').to_owned())),
         Err(error) if error.is_absent() => Ok(None),
         Err(error) => Err(error),
     }

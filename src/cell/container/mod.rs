@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
@@ -81,8 +81,8 @@ struct Shared {
     store: Mutex<volumes::Store>,
     /// The engine's kernel has IPv6, as far as it is known.
     six: AtomicBool,
-    /// The engine may give what it would give to each process, as far as it is known.
-    generous: AtomicBool,
+    /// How often the engine could not give each process what it was asked for: the next [`ulimits`] are less.
+    refused: AtomicUsize,
 }
 
 impl std::fmt::Debug for Container {
@@ -113,6 +113,14 @@ pub enum OpenError {
         /// Those that there is an agent for: `amd64`.
         carried: Vec<&'static str>,
     },
+    /// Only an emulator would run it.
+    #[error("the image is for {image}, and the engine's machine is {engine}: walls can't be raised under emulation")]
+    Emulated {
+        /// `arm64`.
+        image: String,
+        /// `amd64`.
+        engine: String,
+    },
     /// The image has something where cells have their places.
     #[error("the image declares a volume at {declared}{}, where cells have their own places", led(declared, place))]
     Place {
@@ -121,8 +129,8 @@ pub enum OpenError {
         /// Where that leads, links followed.
         place: String,
     },
-    /// By a link, one volume is another's, or in it.
-    #[error("the image declares volumes at {declared} and {other}, which lead to the same place")]
+    /// By a link, one volume is at another's place, or in it.
+    #[error("the image declares volumes at {declared} and {other}, and by a link one is in the other")]
     Meet {
         /// The one behind a link.
         declared: String,
@@ -156,6 +164,11 @@ impl Container {
         let Some(agent) = agents::agent(&image.architecture) else {
             return Err(OpenError::Architecture { image: image.architecture, carried: agents::architectures() });
         };
+        // Under emulation there is no seccomp, and an engine that emulates nothing says so in the words of a runtime.
+        let machine = &engine.facts().arch;
+        if !machine.is_empty() && *machine != image.architecture {
+            return Err(OpenError::Emulated { image: image.architecture, engine: machine.clone() });
+        }
         declared::check(&engine, &image, &labels).await?;
         Ok(Container(Arc::new(Shared {
             engine,
@@ -168,7 +181,7 @@ impl Container {
             packed: Mutex::default(),
             store: Mutex::default(),
             six: AtomicBool::new(true),
-            generous: AtomicBool::new(true),
+            refused: AtomicUsize::new(0),
         })))
     }
 
@@ -203,7 +216,7 @@ impl Container {
         }
         let (goods, packed) = shared.goods(walls, &volumes).await?;
         let stored = packed.iter().any(|packed| matches!(**packed, Packed::Stored(_)));
-        let own = own_limits();
+        let (ulimits, mut refused) = (ulimits(), shared.refused.load(Ordering::Relaxed));
         let mut asked = Asked {
             image: &shared.image,
             engine: shared.engine.facts(),
@@ -214,7 +227,7 @@ impl Container {
             seconds: shared.longest.as_secs(),
             relay: walls.network != Network::Loopback,
             six: shared.six.load(Ordering::Relaxed),
-            ulimits: if shared.generous.load(Ordering::Relaxed) { &[] } else { &own },
+            ulimits: &ulimits[refused],
         };
         let (mut live, container) = loop {
             match wire::start(&shared.engine, &asked).await {
@@ -222,9 +235,10 @@ impl Container {
                     shared.six.store(false, Ordering::Relaxed);
                     asked.six = false;
                 }
-                Err(error) if asked.ulimits.is_empty() && error.to_string().contains("rlimit") => {
-                    shared.generous.store(false, Ordering::Relaxed);
-                    asked.ulimits = &own;
+                Err(error) if refused + 1 < ulimits.len() && error.to_string().contains("rlimit") => {
+                    refused += 1;
+                    shared.refused.store(refused, Ordering::Relaxed);
+                    asked.ulimits = &ulimits[refused];
                 }
                 other => break other?,
             }
@@ -259,13 +273,16 @@ impl Cell for Container {
     }
 }
 
-/// What this process may have itself. An engine that may not raise limits (it has no root, or is in a container itself) may
-/// not give what Podman asks for by itself: 1048576 open files and 4194304 processes. It has lowered its own limit of
-/// processes to the kernel's by then.
-fn own_limits() -> [(&'static str, u64); 2] {
+/// What each process of a container is to have, from what the engine gives by itself to what any may give. An engine that
+/// may not raise limits (it has no root, or is in a container itself) can't give what Podman asks for: 1048576 open files
+/// and 4194304 processes. On one machine it can give what we have; where it is, nobody knows.
+fn ulimits() -> [Vec<(&'static str, u64)>; 3] {
+    // An engine without privileges was started with the kernel's limit of processes at most.
     let processes = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
     let own = |of, most: u64| rustix::process::getrlimit(of).maximum.unwrap_or(most).min(most);
-    [("nofile", own(Resource::Nofile, 1 << 20)), ("nproc", own(Resource::Nproc, processes.unwrap_or(1 << 15)))]
+    let ours = [own(Resource::Nofile, 1 << 20), own(Resource::Nproc, processes.unwrap_or(1 << 15))];
+    let named = |[files, processes]: [u64; 2]| vec![("nofile", files), ("nproc", processes)];
+    [Vec::new(), named(ours), named([1024.min(ours[0]), 1024.min(ours[1])])]
 }
 
 /// Says what is to be made of the container, and sends what does not lie in it.
@@ -299,7 +316,7 @@ impl Shared {
         let lib = Contents::Files { from: self.lib.clone(), more: vec![(AGENT_NAME, self.agent, 0o555)] };
         let etc = Contents::Image(crate::etc::WRITTEN.map(|(name, text)| (name, text.as_bytes(), 0o644)).to_vec());
         let mut all = vec![
-            Volume::new("lib", LIB, &[&volumes::name_of(&self.lib), &agent], lib),
+            Volume::new("lib", LIB, &[&volumes::name_of(&self.lib), &agent, &self.image.id], lib),
             Volume::new("etc", "/etc", &[&self.image.id, &format!("{:?}", crate::etc::WRITTEN)], etc),
         ];
         for mount in walls.mounts.iter().filter(|mount| !mount.writable && mount.cell != LIB) {

@@ -6,8 +6,8 @@ use super::body::mount;
 use super::{GOODS, Image, goods};
 use crate::cell::CellError;
 use crate::engine::labels::Labels;
-use crate::engine::{Engine, EngineError};
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, VolumeCreateRequest};
+use crate::engine::{Engine, EngineError, Kind};
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
 use bollard::query_parameters::CreateContainerOptions;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ const FILLING: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Changes when volumes are filled in another way.
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
 
 /// A volume that many steps and runs share.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ pub(super) async fn ensure(engine: &Engine, image: &Image, labels: &Labels, volu
         let copy = matches!(volume.contents, Contents::Image(_));
         match create_loader(engine, image, labels, Some(&loader), &volume.name, &volume.target, copy).await {
             Ok(id) => {
-                let filled = fill(engine, &id, labels, volume).await;
+                let filled = fill(engine, image, &id, labels, volume).await;
                 remove(engine, &id).await;
                 return filled;
             }
@@ -117,10 +117,17 @@ async fn is_there(engine: &Engine, volume: &str) -> Result<bool, CellError> {
     }
 }
 
-async fn fill(engine: &Engine, loader: &str, labels: &Labels, volume: &Volume) -> Result<(), CellError> {
+async fn fill(engine: &Engine, image: &Image, loader: &str, labels: &Labels, volume: &Volume) -> Result<(), CellError> {
     if is_there(engine, &volume.mark()).await? {
         // Whoever had the loader's name before was just finished, and somebody may read there already.
         return Ok(());
+    }
+    // Docker puts what the image has there into a volume when its container is created; Podman when that is started.
+    if engine.facts().kind == Kind::Podman && matches!(volume.contents, Contents::Image(_)) {
+        let plain = create_to_look(engine, image, labels).await?;
+        let copied = engine.copy(&plain, loader, &volume.target).await;
+        remove(engine, &plain).await;
+        copied?;
     }
     let contents = volume.contents.clone();
     let pieces = goods::reader(move |into| {
@@ -190,9 +197,12 @@ async fn create_loader(
     Ok(made.map_err(|error| engine.error("creating a container to fill a volume", error))?.id)
 }
 
-/// A container of the image as it is, to look at its files.
+/// A container of the image as it is, to look at its files: with something else where it declares volumes, which an engine
+/// would make, and which Podman would look into instead.
 pub(super) async fn create_to_look(engine: &Engine, image: &Image, labels: &Labels) -> Result<String, EngineError> {
-    let made = engine.docker().create_container(None, never_started(image, labels, Vec::new())).await;
+    let cover = |place: &String| Mount { target: Some(place.clone()), typ: Some(MountType::TMPFS), ..Mount::default() };
+    let body = never_started(image, labels, image.volumes.iter().map(cover).collect());
+    let made = engine.docker().create_container(None, body).await;
     Ok(made.map_err(|error| engine.error("creating a container to look at the image", error))?.id)
 }
 
