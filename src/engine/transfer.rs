@@ -4,6 +4,7 @@
 //! stream of progress with "bytes remaining on stream", and an engine may end a bad one without a word.
 
 use super::{Engine, EngineError};
+use bollard::container::PathStatResponse;
 use bollard::models::{BuildInfo, CreateImageInfo, ErrorDetail, ImageInspect};
 use bollard::query_parameters::{
     ContainerArchiveInfoOptions, CreateImageOptions, DownloadFromContainerOptions, ImportImageOptions,
@@ -55,6 +56,21 @@ impl Engine {
         }
     }
 
+    /// What stands at a path of a container that is not started, links on the way followed; none where nothing does, or
+    /// where there is no such container.
+    ///
+    /// # Errors
+    /// The engine is lost, or says something else than yes and no.
+    pub async fn look(&self, container: &str, path: &str) -> Result<Option<PathStatResponse>, EngineError> {
+        let options = ContainerArchiveInfoOptions { path: path.to_owned() };
+        let said = self.docker().get_container_archive_info(container, Some(options)).await;
+        match said.map_err(|error| self.error("looking at a path of the image", error)) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Copies what stands in a directory of one container to the same directory of another, neither of them started. What is
     /// not there is nothing to copy.
     ///
@@ -62,13 +78,8 @@ impl Engine {
     /// The engine is lost, or says no.
     pub async fn copy(&self, from: &str, to: &str, path: &str) -> Result<(), EngineError> {
         let doing = format!("copying what the image has at {path}");
-        let there = ContainerArchiveInfoOptions { path: path.to_owned() };
-        match self.docker().get_container_archive_info(from, Some(there)).await {
-            Ok(_) => {}
-            Err(error) => match self.error(&doing, error) {
-                error if error.is_absent() => return Ok(()),
-                error => return Err(error),
-            },
+        if self.look(from, path).await?.is_none() {
+            return Ok(());
         }
         // With a dot the tar has the names below the directory, without its own.
         let out = DownloadFromContainerOptions { path: format!("{path}/.") };

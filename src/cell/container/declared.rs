@@ -5,7 +5,6 @@
 use super::{Image, OpenError, volumes};
 use crate::engine::labels::Labels;
 use crate::engine::{Engine, EngineError};
-use bollard::query_parameters::ContainerArchiveInfoOptions;
 use std::path::Path;
 
 /// Where an image can have no volume: our own places, and what an engine mounts nothing into.
@@ -80,7 +79,9 @@ async fn resolved(
         let mut at = String::new();
         for part in called.split('/').filter(|part| !part.is_empty()) {
             let path = format!("{at}/{part}");
-            at = link(engine, container, &path).await?.unwrap_or(path);
+            let link = engine.look(container, &path).await?.map(|found| found.link_target).unwrap_or_default();
+            // From the root, all links followed.
+            at = if link.is_empty() { path } else { cleaned(&link).trim_end_matches('/').to_owned() };
         }
         all[whose].push(Resolved { called: called.to_owned(), place: cleaned(&at) });
     }
@@ -89,19 +90,6 @@ async fn resolved(
     there.map_err(|error| engine.error("looking at the image", error))?;
     let [ours, declared] = all;
     Ok((ours, declared))
-}
-
-/// Where a link of the image leads to in the end; `None` where there is none.
-async fn link(engine: &Engine, container: &str, path: &str) -> Result<Option<String>, EngineError> {
-    let options = ContainerArchiveInfoOptions { path: path.to_owned() };
-    let said = engine.docker().get_container_archive_info(container, Some(options)).await;
-    match said.map_err(|error| engine.error("looking at a path of the image", error)) {
-        // From the root, all links followed.
-        Ok(stat) if stat.link_target.is_empty() => Ok(None),
-        Ok(stat) => Ok(Some(cleaned(&stat.link_target).trim_end_matches('/').to_owned())),
-        Err(error) if error.is_absent() => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// A path as engines understand it, also one that begins nowhere.

@@ -132,7 +132,7 @@ pub enum OpenError {
     /// By a link, one volume is at another's place, or in it.
     #[error("the image declares volumes at {declared} and {other}, and by a link one is in the other")]
     Meet {
-        /// The one behind a link.
+        /// One of them.
         declared: String,
         /// The other.
         other: String,
@@ -315,6 +315,8 @@ impl Shared {
         let agent = volumes::digest(self.agent);
         let lib = Contents::Files { from: self.lib.clone(), more: vec![(AGENT_NAME, self.agent, 0o555)] };
         let etc = Contents::Image(crate::etc::WRITTEN.map(|(name, text)| (name, text.as_bytes(), 0o644)).to_vec());
+        // Each is filled through a container of the image, whose own files then decide where the path leads: it is that
+        // image's alone.
         let mut all = vec![
             Volume::new("lib", LIB, &[&volumes::name_of(&self.lib), &agent, &self.image.id], lib),
             Volume::new("etc", "/etc", &[&self.image.id, &format!("{:?}", crate::etc::WRITTEN)], etc),
